@@ -24,7 +24,7 @@ use crate::model::{GroupConfig, GroupName, Refusal, Timestamp};
 /// The kinds of group facts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-enum Says {
+enum FactKind {
     Set = 1,
     Removed = 2,
 }
@@ -136,12 +136,12 @@ impl GroupConfigs {
     pub fn apply(&mut self, fact: &Fact<'_>) -> Result<(), String> {
         let cut = || format!("{} bytes are too few", fact.payload.len());
         match fact.payload.first().copied().unwrap_or(0) {
-            says if says == Says::Set as u8 => {
+            says if says == FactKind::Set as u8 => {
                 let (head, rest) = GroupSet::ref_from_prefix(fact.payload).map_err(|_| cut())?;
                 let name = name_in(rest, head.name_size).ok_or_else(cut)??;
                 self.put(config_of(head, name));
             }
-            says if says == Says::Removed as u8 => {
+            says if says == FactKind::Removed as u8 => {
                 let (head, rest) =
                     GroupRemoved::ref_from_prefix(fact.payload).map_err(|_| cut())?;
                 let name = name_in(rest, head.name_size).ok_or_else(cut)??;
@@ -195,7 +195,7 @@ pub fn add_set(facts: &mut Facts, config: &GroupConfig, now: Timestamp) {
     let name = config.name.as_str().as_bytes();
     let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
     let head = GroupSet {
-        says: Says::Set as u8,
+        says: FactKind::Set as u8,
         flags: flag(config.may_consume, MAY_CONSUME)
             | flag(config.may_broadcast, MAY_BROADCAST)
             | flag(config.from_min, FROM_MIN)
@@ -221,7 +221,7 @@ pub fn add_set(facts: &mut Facts, config: &GroupConfig, now: Timestamp) {
 pub fn add_removed(facts: &mut Facts, name: &GroupName, now: Timestamp) {
     let name = name.as_str().as_bytes();
     let head = GroupRemoved {
-        says: Says::Removed as u8,
+        says: FactKind::Removed as u8,
         reserved: [0; 5],
         name_size: U16::new(name.len() as u16),
         changed_at_ms: U64::new(now.0),

@@ -128,8 +128,8 @@ impl Groups {
         let client = ClientId::from(&*heartbeat.client);
         let mut taken = Ok(());
         for group in &heartbeat.producers {
-            let beaten = self.producers.beat(group, &client, sender, &mut self.ledger);
-            taken = taken.and(beaten.map(drop));
+            let outcome = self.producers.beat(group, &client, sender, &mut self.ledger);
+            taken = taken.and(outcome.map(drop));
         }
         for consumer in &heartbeat.consumers {
             taken = taken.and(self.consume(consumer, &client, sender));
@@ -143,8 +143,8 @@ impl Groups {
         client: &ClientId,
         sender: Sender,
     ) -> Result<(), Refusal> {
-        let beaten = self.consumers.beat(&consumer.group, client, sender, &mut self.ledger)?;
-        let Beaten { name, is_new_member, is_unreported } = beaten;
+        let outcome = self.consumers.beat(&consumer.group, client, sender, &mut self.ledger)?;
+        let HeartbeatOutcome { name, is_new_member, is_unreported } = outcome;
         if is_unreported {
             self.unreported.insert(client.clone());
             self.here.entry(client.clone()).or_default().insert(name.clone());
@@ -431,7 +431,7 @@ fn connections(group: &Group) -> Vec<MemberConnections> {
 }
 
 /// The result of a member's heartbeat.
-struct Beaten {
+struct HeartbeatOutcome {
     /// The table's copy of the group's name.
     name: GroupName,
     is_new_member: bool,
@@ -446,7 +446,7 @@ impl Table {
         client: &ClientId,
         sender: Sender,
         ledger: &mut Ledger,
-    ) -> Result<Beaten, Refusal> {
+    ) -> Result<HeartbeatOutcome, Refusal> {
         let role = self.role;
         let (name, member, is_new_member) = self.join(name, client, ledger)?;
         let Sender { connection, peer, now } = sender;
@@ -456,7 +456,7 @@ impl Table {
             let membership = Membership { role, group: name.clone(), client: client.clone() };
             ledger.connected(connection, membership);
         }
-        Ok(Beaten { name, is_new_member, is_unreported })
+        Ok(HeartbeatOutcome { name, is_new_member, is_unreported })
     }
 
     /// Makes `client` a member of group `name`, creating the group for its first member; the caller connects

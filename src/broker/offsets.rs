@@ -43,7 +43,7 @@ const RESETS_MAX: usize = 100_000;
 /// What a fact does to a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-enum Says {
+enum FactKind {
     /// The group is in use, and its offsets are those in the rows.
     Offsets = 1,
     /// The group has been unused for so long that its offsets are deleted.
@@ -354,11 +354,11 @@ pub fn forgotten(groups: &[GroupName], now: Timestamp) -> Facts {
 
 pub fn add_forgotten(facts: &mut Facts, groups: &[GroupName], now: Timestamp) {
     facts.push(OFFSETS, 0, |out| {
-        groups.iter().for_each(|name| write_head(out, name, Says::Forgotten, now, 0));
+        groups.iter().for_each(|name| write_head(out, name, FactKind::Forgotten, now, 0));
     });
 }
 
-/// Says that a group is in use, and of these rows where it goes on.
+/// Writes that a group is in use, and the offsets from which it continues in the queues of `rows`.
 fn write_group(
     out: &mut Vec<u8>,
     name: &GroupName,
@@ -367,17 +367,17 @@ fn write_group(
 ) {
     let (resets, committed): (Vec<_>, Vec<_>) = rows.partition(|(_, position)| position.is_reset);
     if !committed.is_empty() || resets.is_empty() {
-        write_rows(out, name, Says::Offsets, used_at, &committed);
+        write_rows(out, name, FactKind::Offsets, used_at, &committed);
     }
     if !resets.is_empty() {
-        write_rows(out, name, Says::Resets, used_at, &resets);
+        write_rows(out, name, FactKind::Resets, used_at, &resets);
     }
 }
 
 fn write_rows(
     out: &mut Vec<u8>,
     name: &GroupName,
-    says: Says,
+    says: FactKind,
     used_at: Timestamp,
     rows: &[(QueueKey, Position)],
 ) {
@@ -389,7 +389,7 @@ fn write_rows(
     }
 }
 
-fn write_head(out: &mut Vec<u8>, name: &GroupName, says: Says, used_at: Timestamp, rows: u32) {
+fn write_head(out: &mut Vec<u8>, name: &GroupName, says: FactKind, used_at: Timestamp, rows: u32) {
     let begin = out.len();
     let name = name.as_str().as_bytes();
     let head = GroupHead {
@@ -420,9 +420,13 @@ impl Offsets {
             let name = GroupName::new(name.to_owned()).map_err(|error| error.to_string())?;
             let used_at = Timestamp(head.used_at_ms.get());
             match head.says {
-                says if says == Says::Offsets as u8 => self.apply_rows(name, rows, used_at, false),
-                says if says == Says::Resets as u8 => self.apply_rows(name, rows, used_at, true),
-                says if says == Says::Forgotten as u8 => self.forget(&name),
+                says if says == FactKind::Offsets as u8 => {
+                    self.apply_rows(name, rows, used_at, false)
+                }
+                says if says == FactKind::Resets as u8 => {
+                    self.apply_rows(name, rows, used_at, true)
+                }
+                says if says == FactKind::Forgotten as u8 => self.forget(&name),
                 says => return Err(format!("of a group it says {says}")),
             }
             rest = behind;

@@ -40,7 +40,7 @@ const SCAN_MAX: u64 = 16_384;
 const LOOKUP_COUNT: usize = 32;
 
 /// The result of trying a pull.
-enum Tried {
+enum Attempt {
     Ended(Outcome),
     /// Boxed, because reading the disk is rare and this would enlarge every outcome.
     Needs(Box<PullTask>, Needs),
@@ -145,8 +145,8 @@ impl<D: Disk> Broker<D> {
     /// Tries a pull: answers it, holds it, or reports that the disk must be read first.
     pub(super) fn try_pull(&self, task: PullTask) -> Outcome {
         match self.search_and_take(task) {
-            Tried::Ended(outcome) => outcome,
-            Tried::Needs(task, _) => Outcome::Cold(task),
+            Attempt::Ended(outcome) => outcome,
+            Attempt::Needs(task, _) => Outcome::Cold(task),
         }
     }
 
@@ -154,8 +154,8 @@ impl<D: Disk> Broker<D> {
     pub(super) async fn read_and_pull(&self, mut task: PullTask) -> Outcome {
         loop {
             let (next, needs) = match self.search_and_take(task) {
-                Tried::Ended(outcome) => return outcome,
-                Tried::Needs(task, needs) => (*task, needs),
+                Attempt::Ended(outcome) => return outcome,
+                Attempt::Needs(task, needs) => (*task, needs),
             };
             let read = match needs {
                 Needs::Index(page) => self.store.load_index(page).await,
@@ -198,15 +198,15 @@ impl<D: Disk> Broker<D> {
         matches!(found, Lookup::Lost { .. })
     }
 
-    fn search_and_take(&self, mut task: PullTask) -> Tried {
+    fn search_and_take(&self, mut task: PullTask) -> Attempt {
         match self.search(&task) {
             Search::Found { chosen, next } => self.take_bytes(task, chosen, next),
             Search::NeedsIndex { page, at } => {
                 // Does not start over, because the visited pages may have left the cache by then.
                 task.from = at;
-                Tried::Needs(Box::new(task), Needs::Index(page))
+                Attempt::Needs(Box::new(task), Needs::Index(page))
             }
-            Search::Outside { correct } => Tried::Ended(Outcome::Now(self.answer(
+            Search::Outside { correct } => Attempt::Ended(Outcome::Now(self.answer(
                 &task,
                 PullStatus::OffsetMoved,
                 correct,
@@ -216,7 +216,7 @@ impl<D: Disk> Broker<D> {
             Search::Nothing { next } => {
                 task.from = next;
                 self.store.metrics().pulls_missed.add(1);
-                Tried::Ended(match task.hold_until {
+                Attempt::Ended(match task.hold_until {
                     Some(until) if next >= self.visible(task.queue) => self.hold(task, until),
                     _ => Outcome::Now(self.nothing(&task)),
                 })
@@ -309,16 +309,16 @@ impl<D: Disk> Broker<D> {
 
     /// Answers with messages in memory. If the first message is not in memory, the missing ones
     /// must be read; messages after a gap are left for the next pull.
-    fn take_bytes(&self, task: PullTask, mut chosen: Chosen, next: QueueOffset) -> Tried {
+    fn take_bytes(&self, task: PullTask, mut chosen: Chosen, next: QueueOffset) -> Attempt {
         let cached = |located: &Located| self.store.cached(located.offset, located.size);
         let chunks: Vec<Chunk> = chosen.iter().map_while(|(_, located)| cached(located)).collect();
         if chunks.is_empty() {
             let cold = chosen.iter().position(|(_, located)| cached(located).is_some());
             let next = cut(&mut chosen, cold.unwrap_or(usize::MAX), next);
-            return Tried::Needs(Box::new(task), Needs::Messages { chosen, next });
+            return Attempt::Needs(Box::new(task), Needs::Messages { chosen, next });
         }
         let next = cut(&mut chosen, chunks.len(), next);
-        Tried::Ended(Outcome::Now(self.found(&task, &chosen, next, chunks)))
+        Attempt::Ended(Outcome::Now(self.found(&task, &chosen, next, chunks)))
     }
 
     fn found(

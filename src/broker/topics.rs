@@ -37,7 +37,7 @@ const DELAY_QUEUE_COUNT: u32 = 1;
 /// The kinds of topic facts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-enum Says {
+enum FactKind {
     Set = 1,
     Removed = 2,
     Table = 3,
@@ -102,7 +102,7 @@ pub fn set(number: u32, config: &TopicConfig, now: Timestamp) -> Facts {
 pub fn add_set(facts: &mut Facts, number: u32, config: &TopicConfig, now: Timestamp) {
     let name = config.name.as_str().as_bytes();
     let head = TopicSet {
-        says: Says::Set as u8,
+        says: FactKind::Set as u8,
         order: u8::from(config.order),
         name_size: U16::new(name.len() as u16),
         number: U32::new(number),
@@ -121,7 +121,7 @@ pub fn add_set(facts: &mut Facts, number: u32, config: &TopicConfig, now: Timest
 /// The fact that deletes topic `number`.
 pub fn removed(number: u32, now: Timestamp) -> Facts {
     let fact = TopicRemoved {
-        says: Says::Removed as u8,
+        says: FactKind::Removed as u8,
         reserved: [0; 3],
         number: U32::new(number),
         changed_at_ms: U64::new(now.0),
@@ -134,7 +134,7 @@ impl Topics {
     pub fn apply(&mut self, fact: &Fact<'_>) -> Result<Option<u32>, String> {
         let says = fact.payload.first().copied().unwrap_or(0);
         let cut = |_| format!("{} bytes are too few", fact.payload.len());
-        if says == Says::Set as u8 {
+        if says == FactKind::Set as u8 {
             let (head, rest) = TopicSet::ref_from_prefix(fact.payload).map_err(|_| cut(()))?;
             let name = rest.get(..usize::from(head.name_size.get())).ok_or_else(|| cut(()))?;
             let name = std::str::from_utf8(name).map_err(|error| error.to_string())?;
@@ -147,11 +147,11 @@ impl Topics {
                 order: head.order == 1,
             };
             self.set(head.number.get(), config, Timestamp(head.changed_at_ms.get()));
-        } else if says == Says::Removed as u8 {
+        } else if says == FactKind::Removed as u8 {
             let (gone, _) = TopicRemoved::ref_from_prefix(fact.payload).map_err(|_| cut(()))?;
             self.remove(gone.number.get(), Timestamp(gone.changed_at_ms.get()));
             return Ok(Some(gone.number.get()));
-        } else if says == Says::Table as u8 {
+        } else if says == FactKind::Table as u8 {
             let (table, _) = TopicTable::ref_from_prefix(fact.payload).map_err(|_| cut(()))?;
             let version = DataVersion {
                 counter: table.version_counter.get(),
@@ -358,7 +358,7 @@ impl Topics {
 
     fn table(&self) -> TopicTable {
         TopicTable {
-            says: Says::Table as u8,
+            says: FactKind::Table as u8,
             reserved: [0; 3],
             next_number: U32::new(self.next_number),
             version_counter: I64::new(self.version.counter),

@@ -32,7 +32,7 @@ use crate::wire::response::{ReplyError, Response};
 mod tables;
 
 pub use tables::Role;
-use tables::{News, Position, Table};
+use tables::{Position, Table, Update};
 
 /// Maximum number of unread reports; further ones are dropped, because each replaces the one
 /// before.
@@ -517,28 +517,30 @@ impl Keeper {
     fn register_all(&mut self) -> Result<(), ClientError> {
         let now = self.connections.now();
         let is_due = now >= self.renew_at;
-        self.tell_news(is_due)?;
+        self.send_updates(is_due)?;
         if is_due {
-            self.tell_news(false)?;
+            self.send_updates(false)?;
             self.renew_at = now.plus_ms(self.options.period_ms);
         }
         Ok(())
     }
 
-    fn tell_news(&mut self, is_due: bool) -> Result<(), ClientError> {
+    fn send_updates(&mut self, is_due: bool) -> Result<(), ClientError> {
         let (tables, known) = (self.tables.clone(), self.known.clone());
         let request = |(shard, table): (usize, &Table)| {
-            let (news, position) = table.news(known[shard]);
-            let request = match news {
-                News::Part(table) | News::Whole(table) => NameServerRequest::RegisterBroker(table),
-                News::Gone(broker) => NameServerRequest::UnregisterBroker(broker),
-                News::Nothing if is_due && table.is_listed() => {
+            let (update, position) = table.update(known[shard]);
+            let request = match update {
+                Update::Part(table) | Update::Whole(table) => {
+                    NameServerRequest::RegisterBroker(table)
+                }
+                Update::Gone(broker) => NameServerRequest::UnregisterBroker(broker),
+                Update::Nothing if is_due && table.is_listed() => {
                     NameServerRequest::QueryDataVersion {
                         broker: table.broker(),
                         version: table.version(),
                     }
                 }
-                News::Nothing => return None,
+                Update::Nothing => return None,
             };
             let is_question = matches!(request, NameServerRequest::QueryDataVersion { .. });
             Some(((shard, position, is_question), request))

@@ -89,10 +89,10 @@ pub struct Remote {
     probed: HashMap<String, Timestamp>,
     peers: HashMap<String, Peer>,
     /// Internal requests that no caller waits for.
-    errands: HashMap<Call, Errand>,
+    background_calls: HashMap<Call, BackgroundCall>,
 }
 
-enum Errand {
+enum BackgroundCall {
     Greeting { address: String },
     Route { topic: String, nameserver: String },
     Probe { address: String },
@@ -122,8 +122,17 @@ impl Remote {
     pub fn new(options: ClientOptions) -> Result<Self, ClientError> {
         let nameservers = NameServers::parse(&options.nameservers)?;
         let connections = Connections::new(options.connect_timeout_ms);
-        let (routes, replicas, probed, peers, errands) = Default::default();
-        Ok(Self { options, connections, nameservers, routes, replicas, probed, peers, errands })
+        let (routes, replicas, probed, peers, background_calls) = Default::default();
+        Ok(Self {
+            options,
+            connections,
+            nameservers,
+            routes,
+            replicas,
+            probed,
+            peers,
+            background_calls,
+        })
     }
 
     pub fn now(&self) -> Timestamp {
@@ -333,7 +342,8 @@ impl Remote {
             let everything = Expression { kind: "TAG".into(), text: "*".into() };
             let probe = Request::CheckFilter(everything);
             if let Ok(call) = self.start_soon(&address, HeaderEncoding::Json, &probe) {
-                self.errands.insert(call, Errand::Probe { address: address.clone() });
+                self.background_calls
+                    .insert(call, BackgroundCall::Probe { address: address.clone() });
             }
             self.probed.insert(address, now.plus_ms(PROBE_PERIOD_MS));
         }
@@ -342,15 +352,15 @@ impl Remote {
     /// The next result of a request started by the caller. `None` with `true`: an internal request
     /// has ended, so [`Asking`](Dialect::Asking) may have changed.
     pub fn poll_finished(&mut self) -> (Option<(Call, CallResult)>, bool) {
-        let mut was_errand = false;
+        let mut was_background = false;
         while let Some((call, result)) = self.connections.poll_finished() {
-            match self.errands.remove(&call) {
-                Some(errand) => self.complete_errand(errand, call.line, result),
-                None => return (Some((call, result)), was_errand),
+            match self.background_calls.remove(&call) {
+                Some(background) => self.complete_background(background, call.line, result),
+                None => return (Some((call, result)), was_background),
             }
-            was_errand = true;
+            was_background = true;
         }
-        (None, was_errand)
+        (None, was_background)
     }
 
     /// The next server request and its sender.
@@ -443,7 +453,8 @@ impl Remote {
         let (line, greeted_at) = (call.line, self.now());
         let peer = Peer { line, greeted_at, speaks_fixed: Ok(so_far), is_ours };
         self.peers.insert(address.to_owned(), peer);
-        self.errands.insert(call, Errand::Greeting { address: address.to_owned() });
+        self.background_calls
+            .insert(call, BackgroundCall::Greeting { address: address.to_owned() });
         Ok(())
     }
 
@@ -459,16 +470,16 @@ impl Remote {
         match self.start(&address, HeaderEncoding::Json, &request) {
             Ok(call) => {
                 let (topic, nameserver) = (topic.to_owned(), address);
-                self.errands.insert(call, Errand::Route { topic, nameserver });
+                self.background_calls.insert(call, BackgroundCall::Route { topic, nameserver });
             }
             Err(_) => self.prefer_another(&address),
         }
     }
 
-    fn complete_errand(&mut self, errand: Errand, line: u64, result: CallResult) {
+    fn complete_background(&mut self, background: BackgroundCall, line: u64, result: CallResult) {
         let now = self.now();
-        match (errand, result) {
-            (Errand::Greeting { address }, result) => {
+        match (background, result) {
+            (BackgroundCall::Greeting { address }, result) => {
                 // The state of an earlier connection does not apply to this one.
                 let peer = self.peers.get_mut(&address).filter(|peer| peer.line == line);
                 let Some(peer) = peer else { return };
@@ -479,7 +490,7 @@ impl Remote {
                 };
                 peer.is_ours |= peer.speaks_fixed == Ok(Some(true));
             }
-            (Errand::Route { topic, nameserver }, Ok(response)) => match response.route() {
+            (BackgroundCall::Route { topic, nameserver }, Ok(response)) => match response.route() {
                 Ok(route) => {
                     self.replicas.handle_route(&route);
                     let is_guessed = self.replicas.guess_for(&route, now);
@@ -492,9 +503,9 @@ impl Remote {
                 // It may have restarted and know less than the others.
                 Err(_) => self.prefer_another(&nameserver),
             },
-            (Errand::Route { nameserver, .. }, Err(_)) => self.prefer_another(&nameserver),
-            (Errand::Probe { .. }, Ok(_)) => {}
-            (Errand::Probe { address }, Err(error)) => {
+            (BackgroundCall::Route { nameserver, .. }, Err(_)) => self.prefer_another(&nameserver),
+            (BackgroundCall::Probe { .. }, Ok(_)) => {}
+            (BackgroundCall::Probe { address }, Err(error)) => {
                 if self.connections.line_to(&address) == Some(line) {
                     self.connections.close(&address, &error.to_string());
                 }

@@ -176,7 +176,7 @@ impl Routes {
         let known = self.member_at(id).map(|member| (member.version, member.table_size));
         let extent = registration::extent(registration, known.is_none())?;
         self.admit_member(registration, connection, now)?;
-        if id.id == MASTER && is_news(registration, known) {
+        if id.id == MASTER && is_update(registration, known) {
             self.apply_table(registration, extent)?;
         }
         Ok(NameServerReply::Registered)
@@ -440,7 +440,7 @@ impl Routes {
 /// Equal versions mean equal tables, so a registration that repeats the known version without more
 /// topics than were applied contains nothing new. In particular, it does not restore a route that
 /// an operator has deleted. One with more topics completes a partial table of the same version.
-fn is_news(registration: &Registration, known: Option<(DataVersion, usize)>) -> bool {
+fn is_update(registration: &Registration, known: Option<(DataVersion, usize)>) -> bool {
     let said_before = |(version, table_size)| {
         version == registration.version && registration.topics.len() <= table_size
     };

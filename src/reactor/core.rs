@@ -7,8 +7,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use super::background::Background;
+use super::foreign::ForeignWakers;
 use super::helper::Helper;
-use super::outside::Outside;
 use super::passes::Passes;
 use super::readiness::Readiness;
 use super::ring::Ring;
@@ -43,7 +43,7 @@ pub fn look() {
 pub struct Reactor {
     ring: RefCell<Ring>,
     pub timers: RefCell<Timers>,
-    pub outside: Outside,
+    pub foreign: ForeignWakers,
     pub background: Background,
     pub helper: Helper,
     pub passes: Passes,
@@ -77,7 +77,7 @@ impl Reactor {
         Ok(Self {
             ring: RefCell::new(Ring::new()?),
             timers: RefCell::default(),
-            outside: Outside::new()?,
+            foreign: ForeignWakers::new()?,
             background: Background::default(),
             helper: Helper::default(),
             passes: Passes::default(),
@@ -169,7 +169,7 @@ impl Reactor {
     /// there were any.
     fn deliver(&self, now: Instant) -> bool {
         let mut is_any = self.ring().deliver() > 0;
-        is_any |= self.outside.deliver(&self.ring);
+        is_any |= self.foreign.deliver(&self.ring);
         for waker in self.yielded.take() {
             waker.wake();
             is_any = true;

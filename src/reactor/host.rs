@@ -48,13 +48,13 @@ impl Host {
         let mut main = pin!(main);
         let woken = Arc::new(Flag::default());
         woken.set();
-        let (number, waker) = self.reactor.outside.new_waker(false);
-        self.reactor.outside.set_task(number, &woken.clone().into());
+        let (number, waker) = self.reactor.foreign.new_waker(false);
+        self.reactor.foreign.set_task(number, &woken.clone().into());
         let mut context_of_main = Context::from_waker(&waker);
         let mut limit = None;
         loop {
             let turns = poll_fn(|context| {
-                self.reactor.outside.set_executor(context.waker());
+                self.reactor.foreign.set_executor(context.waker());
                 if woken.take() {
                     self.reactor.polled.set(self.reactor.polled.get() + 1);
                     if let Poll::Ready(result) = main.as_mut().poll(&mut context_of_main) {
@@ -73,7 +73,7 @@ impl Host {
                 }
             });
             if let Some(result) = self.executor.run(turns) {
-                self.reactor.outside.forget(number);
+                self.reactor.foreign.forget(number);
                 return result;
             }
         }

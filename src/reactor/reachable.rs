@@ -40,20 +40,20 @@ pub fn reachable_by_watchdog<F: Future>(future: F) -> Reachable<F> {
 impl Registered {
     /// Keeps the task's waker; returns the one for other threads.
     fn renew(&mut self, task: &Waker) -> &Waker {
-        let (reactor, number, outside) = self.place.get_or_insert_with(|| {
+        let (reactor, number, foreign) = self.place.get_or_insert_with(|| {
             let reactor = current();
-            let (number, waker) = reactor.outside.new_waker(self.is_watchdog);
+            let (number, waker) = reactor.foreign.new_waker(self.is_watchdog);
             (reactor, number, waker)
         });
-        reactor.outside.set_task(*number, task);
-        outside
+        reactor.foreign.set_task(*number, task);
+        foreign
     }
 }
 
 impl Drop for Registered {
     fn drop(&mut self) {
         if let Some((reactor, number, _)) = &self.place {
-            reactor.outside.forget(*number);
+            reactor.foreign.forget(*number);
         }
     }
 }
@@ -63,7 +63,7 @@ impl<F: Future> Future for Reachable<F> {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
-        let outside = this.registered.renew(context.waker());
-        this.future.poll(&mut Context::from_waker(outside))
+        let foreign = this.registered.renew(context.waker());
+        this.future.poll(&mut Context::from_waker(foreign))
     }
 }

@@ -228,7 +228,7 @@ fn a_dropped_stream_ends_the_connection_although_it_was_watched() {
 #[test]
 fn watches_end_with_their_streams_whatever_is_under_way() {
     run(async {
-        sleep(Duration::from_millis(1)).await; // The bell is watched then.
+        sleep(Duration::from_millis(1)).await; // The notifier is watched then.
         let before = current().ring().request_count();
         for round in 0..50 {
             let (mine, theirs) = pair().await;

@@ -49,7 +49,7 @@ enum Wanted {
 
 /// Why entries were not read.
 #[derive(Debug, thiserror::Error)]
-pub enum LookError {
+pub enum EntriesError {
     #[error(transparent)]
     Read(#[from] ReadError),
     #[error(transparent)]
@@ -63,7 +63,7 @@ impl<H: Host> EntryReader<H> {
     }
 
     /// The entry with this index, if the log has it.
-    pub async fn entry(&mut self, index: u64) -> Result<Option<Entry>, LookError> {
+    pub async fn entry(&mut self, index: u64) -> Result<Option<Entry>, EntriesError> {
         Ok(self.read(index, index + 1, u64::MAX, Wanted::Places).await?.into_iter().next())
     }
 
@@ -75,7 +75,7 @@ impl<H: Host> EntryReader<H> {
         to: u64,
         bytes_max: u64,
         wanted: Wanted,
-    ) -> Result<Vec<Entry>, LookError> {
+    ) -> Result<Vec<Entry>, EntriesError> {
         let recent = self.host.broker().with_raft_entries(RaftEntries::first_recent);
         let mut entries = match recent {
             Some(recent) if from < recent => {
@@ -111,7 +111,7 @@ impl<H: Host> EntryReader<H> {
         recent: u64,
         bytes_max: u64,
         wanted: Wanted,
-    ) -> Result<Vec<Entry>, LookError> {
+    ) -> Result<Vec<Entry>, EntriesError> {
         let host = self.host.clone();
         let (mark, end) = host.broker().with_raft_entries(|all| {
             let mark = from.checked_sub(1).and_then(|before| all.place_before(before));
@@ -209,7 +209,7 @@ impl<H: Host, R: Runtime> RaftLogReader<Types<R>> for EntryReader<H> {
     /// sending it fails.
     async fn limited_get_log_entries(&mut self, from: u64, to: u64) -> io::Result<Vec<Entry>> {
         match self.read(from, to, READ_BYTES_MAX, Wanted::Bytes).await {
-            Err(LookError::Read(ReadError::Gone(_))) => Ok(vec![self.gone(from)]),
+            Err(EntriesError::Read(ReadError::Gone(_))) => Ok(vec![self.gone(from)]),
             read => read.map_err(failed),
         }
     }

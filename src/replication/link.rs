@@ -119,7 +119,7 @@ pub async fn connect<H: Host, R: Runtime, T: Transport>(
     }));
     let mut link = Link { sender, frames };
     let id = target.id;
-    let (own, known) = (log.own_mark(), log.acquaintance().known(id));
+    let (own, known) = (log.own_mark(), log.known_peers().known(id));
     let hello = identity.hello(id, purpose, &own, &known);
     let answer = link.call::<R>(wire::hello(&hello)).await?.hello().map_err(broken)?;
     if !identity.is_from(&answer, id, purpose) {
@@ -137,9 +137,9 @@ async fn meet<H: Host, R: Runtime>(
     other: ReplicaId,
     hello: &HelloRow,
 ) -> io::Result<()> {
-    let (acquaintance, own) = (log.acquaintance().clone(), log.own_mark());
+    let (known_peers, own) = (log.known_peers().clone(), log.own_mark());
     let (theirs, known) = (hello.own.get(), hello.known.get());
-    let task = async move { acquaintance.meet(other, &theirs, &own, &known).await };
+    let task = async move { known_peers.meet(other, &theirs, &own, &known).await };
     Types::<R>::spawn(task).await.map_err(broken)?
 }
 
@@ -158,7 +158,7 @@ pub async fn answer_hello<H: Host, R: Runtime>(
         true => meet(log, from, hello).await,
     };
     // Sent even if the hello is refused, so that the other side learns why.
-    let answer = identity.hello(from, purpose, &own, &log.acquaintance().known(from));
+    let answer = identity.hello(from, purpose, &own, &log.known_peers().known(from));
     sender.send(wire::hello(&answer)).await?;
     met.map(|()| purpose)
 }

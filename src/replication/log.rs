@@ -22,12 +22,12 @@ use openraft::type_config::TypeConfigExt;
 use openraft::type_config::alias::InstantOf;
 use openraft::{EntryPayload, LogState};
 
-use super::acquaintance::Acquaintance;
 use super::arrivals::Arrivals;
 use super::entries::EntryReader;
 use super::host::{Host, Role};
+use super::known_peers::KnownPeers;
 use super::members;
-use super::preference::HandOver;
+use super::preference::TransferReason;
 use super::throttle::Throttle;
 use super::types::{
     Body, Entry, LogId, Payload, Proposal, ReplicaId, Runtime, Types, Vote, failed, log_id_of,
@@ -69,7 +69,7 @@ pub(super) struct Shared<H: Host, R: Runtime> {
     promised_until: Cell<Option<InstantOf<Types<R>>>>,
     /// The leadership is being transferred: new requests are refused, and what earlier ones have
     /// appended is proposed.
-    hand_over: Cell<Option<HandOver>>,
+    leader_transfer: Cell<Option<TransferReason>>,
     /// The term of the leader that has transferred its leadership to this replica on an operator's
     /// order.
     chosen_after: Cell<Option<u64>>,
@@ -83,7 +83,7 @@ pub(super) struct Shared<H: Host, R: Runtime> {
     flush_wanted: Signal,
     arrivals: Arrivals,
     throttle: RefCell<Throttle>,
-    acquaintance: Acquaintance<H::Disk>,
+    known_peers: KnownPeers<H::Disk>,
 }
 
 impl<H: Host, R: Runtime> Clone for RaftLog<H, R> {
@@ -103,8 +103,8 @@ impl<H: Host, R: Runtime> RaftLog<H, R> {
             vote(term, voted_for, is_committed)
         });
         let is_used = last_vote.is_some() || store.end() > LogOffset(0);
-        let opening = Acquaintance::open(store.clone(), id, directory, is_used);
-        let acquaintance = opening.await?;
+        let opening = KnownPeers::open(store.clone(), id, directory, is_used);
+        let known_peers = opening.await?;
         let has_leftovers = store.staging().has_any().await.map_err(failed)?;
         let log = Self(Rc::new(Shared {
             id,
@@ -116,7 +116,7 @@ impl<H: Host, R: Runtime> RaftLog<H, R> {
             is_removed: Cell::new(false),
             heard_at: Cell::new(None),
             promised_until: Cell::new(None),
-            hand_over: Cell::new(None),
+            leader_transfer: Cell::new(None),
             chosen_after: Cell::new(None),
             full: RefCell::default(),
             has_led: Cell::new(false),
@@ -124,7 +124,7 @@ impl<H: Host, R: Runtime> RaftLog<H, R> {
             flush_wanted: Signal::default(),
             arrivals: Arrivals::new(has_leftovers),
             throttle: Throttle::new(host.broker().config().catch_up_bytes_per_s).into(),
-            acquaintance,
+            known_peers,
             host,
         }));
         log.0.purged.set(log.last_deleted());
@@ -159,7 +159,7 @@ impl<H: Host, R: Runtime> RaftLog<H, R> {
     pub fn set_current(&self, is_current: bool) {
         let (shared, broker) = (&self.0, self.0.host.broker());
         let Some(term) = shared.leads_in.get() else { return };
-        if shared.hand_over.get().is_some() {
+        if shared.leader_transfer.get().is_some() {
             return;
         }
         if broker.leads() && !is_current {
@@ -253,26 +253,26 @@ impl<H: Host, R: Runtime> RaftLog<H, R> {
 
     /// Whether what the broker has appended is to be proposed.
     pub fn proposes(&self) -> bool {
-        self.0.host.broker().leads() || self.0.hand_over.get().is_some()
+        self.0.host.broker().leads() || self.0.leader_transfer.get().is_some()
     }
 
     /// Makes this leader refuse requests.
-    pub fn begin_hand_over(&self, reason: HandOver) {
-        self.0.hand_over.set(Some(reason));
+    pub fn begin_leader_transfer(&self, reason: TransferReason) {
+        self.0.leader_transfer.set(Some(reason));
         self.0.host.broker().follow();
         self.0.store().group_grows().notify();
     }
 
     /// Makes this leader accept requests again.
-    pub fn cancel_hand_over(&self) {
-        if self.0.hand_over.take().is_some() && self.0.leads_in.get().is_some() {
+    pub fn cancel_leader_transfer(&self) {
+        if self.0.leader_transfer.take().is_some() && self.0.leads_in.get().is_some() {
             self.0.host.broker().lead_again();
         }
     }
 
     /// Why this leader is transferring its leadership, if it is.
-    pub fn hand_over(&self) -> Option<HandOver> {
-        self.0.hand_over.get()
+    pub fn leader_transfer(&self) -> Option<TransferReason> {
+        self.0.leader_transfer.get()
     }
 
     /// The leader of `term` transfers its leadership to this replica on an operator's order.
@@ -319,15 +319,15 @@ impl<H: Host, R: Runtime> RaftLog<H, R> {
         self.0.vote.get()
     }
 
-    pub fn acquaintance(&self) -> &Acquaintance<H::Disk> {
-        &self.0.acquaintance
+    pub fn known_peers(&self) -> &KnownPeers<H::Disk> {
+        &self.0.known_peers
     }
 
     /// What this replica is now, as it reports to others.
     pub fn own_mark(&self) -> Mark {
         let term = self.vote().map_or(0, |vote| vote.leader_id.term);
         let last = self.0.host.broker().last_raft_entry();
-        self.0.acquaintance.own(term, last.map_or(0, |last| last.index + 1))
+        self.0.known_peers.own(term, last.map_or(0, |last| last.index + 1))
     }
 
     /// Waits until this many bytes of the old log may be sent to another replica.
@@ -406,7 +406,7 @@ impl<H: Host, R: Runtime> Shared<H, R> {
 
     fn follow(&self) {
         if self.leads_in.take().is_some() {
-            self.hand_over.set(None);
+            self.leader_transfer.set(None);
             self.host.broker().follow();
             self.host.handle_role(Role::Follower);
         }

@@ -12,11 +12,11 @@
 //! runs unchanged in a simulation. Start reading at [`replica`]; then [`log`] and [`machine`], the
 //! two sides of the shard that the engine sees, and [`network`] with [`link`] and [`wire`], its way
 //! to the other replicas. [`copying`] sends and receives a whole log, and [`arrivals`] tracks the
-//! copies that a receiver is getting. [`acquaintance`] recognizes directories that are not what
+//! copies that a receiver is getting. [`known_peers`] recognizes directories that are not what
 //! they were. [`host`] is what all this needs from the shard. [`types`] names the engine's types,
 //! [`members`] encodes who the members are, and [`lease`] determines for how long a leader is the
 //! only one. [`survey`] is what a leader knows about the others, [`preference`] decides which
-//! replica should lead, and [`hand_over`] transfers the leadership. [`channel`] connects the tasks
+//! replica should lead, and [`leader_transfer`] transfers the leadership. [`channel`] connects the tasks
 //! of the engine. The runtime defines what a task is and what time is: `shard::raft_runtime` on a
 //! shard, `sim::raft_runtime` in a simulation.
 //!
@@ -31,15 +31,15 @@
 //!
 //! Not here: registration with NameServers, and sockets (`shard::replication`).
 
-pub mod acquaintance;
 pub mod arrivals;
 pub mod change;
 pub mod channel;
 pub mod copying;
 pub mod ends;
 mod entries;
-pub mod hand_over;
 pub mod host;
+pub mod known_peers;
+pub mod leader_transfer;
 mod lease;
 pub mod link;
 mod log;

@@ -35,7 +35,7 @@ use super::link::{
 };
 use super::log::RaftLog;
 use super::machine::Engine;
-use super::preference::HandOver;
+use super::preference::TransferReason;
 use super::types::{
     Body, CopyData, Entry, LogId, Place, ReplicaId, Runtime, Types, Vote, WholeCopy,
 };
@@ -334,7 +334,7 @@ impl<H: Host, R: Runtime, T: Transport> RaftNetworkV2<Types<R>> for Peer<H, R, T
         _option: RPCOption,
     ) -> Result<TransferLeaderResponse<Types<R>>, RPCError<Types<R>>> {
         self.log.give_up_lease();
-        let is_ordered = self.log.hand_over() == Some(HandOver::Ordered);
+        let is_ordered = self.log.leader_transfer() == Some(TransferReason::Ordered);
         let answer = self.call(wire::transfer(&request, is_ordered)).await?;
         answer.transferred(&request).map_err(|error| lost(broken(error)))
     }

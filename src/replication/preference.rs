@@ -27,7 +27,7 @@ pub const LACK_MAX: u64 = 4 << 20;
 
 /// Why a leader transfers its leadership.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HandOver {
+pub enum TransferReason {
     /// An operator ordered it. The next leader keeps the leadership.
     Ordered,
     /// The other replica is preferred.
@@ -96,17 +96,17 @@ impl Preference {
         set: &ReplicaSet,
         is_chosen: bool,
         now: Moment,
-    ) -> Option<(ReplicaId, HandOver)> {
+    ) -> Option<(ReplicaId, TransferReason)> {
         let is_over = |pause: Option<Moment>| pause.is_none_or(|until| until <= now);
         let to_other = self.instead_of_full(shard, set, now);
         let to_preferred = self.steady_preferred(shard, set, now).filter(|_| !is_chosen);
         if let Some(other) = to_other.filter(|_| is_over(self.pause_full_until)) {
             self.pause_full_until = Some(now.plus_ms(RETRY_FULL_MS));
-            return Some((other, HandOver::Full));
+            return Some((other, TransferReason::Full));
         }
         let preferred = to_preferred.filter(|_| is_over(self.pause_until))?;
         self.pause_until = Some(now.plus_ms(RETRY_MS));
-        Some((preferred, HandOver::Preferred))
+        Some((preferred, TransferReason::Preferred))
     }
 
     /// The replica to lead instead of this one, whose disk has been full for [`FULL_MS`], if there
@@ -167,7 +167,7 @@ mod tests {
         let mut preference = Preference::default();
         let look = |at| {
             let (to, reason) = preference.handle(ShardId(shard), set, false, Moment(at))?;
-            assert_eq!(reason, HandOver::Preferred);
+            assert_eq!(reason, TransferReason::Preferred);
             Some((at, to))
         };
         (0..=2 * STEADY_MS).step_by(100).find_map(look)
@@ -238,7 +238,7 @@ mod tests {
             let mut look = |at| preference.handle(ShardId(0), &set, true, Moment(at));
             assert_eq!(look(0), None, "{what}");
             assert_eq!(look(FULL_MS - 1), None, "{what}");
-            let expected = expected.map(|id| (id, HandOver::Full));
+            let expected = expected.map(|id| (id, TransferReason::Full));
             assert_eq!(look(FULL_MS), expected, "{what}: although it was chosen");
         }
     }

@@ -125,7 +125,7 @@ impl<H: Host, R: Runtime> Replica<H, R> {
         let engine = self.engine.get_or_init(|| engine);
         let flushes = self.log.clone();
         drop(Types::<R>::spawn(async move { flushes.report_flushes().await }));
-        let is_new = self.log.acquaintance().joined() == Joined::New;
+        let is_new = self.log.known_peers().joined() == Joined::New;
         if is_new && !engine.is_initialized().await.map_err(failed)? {
             let members: BTreeMap<_, _> =
                 members.iter().map(|id| (*id, Place::default())).collect();
@@ -143,8 +143,8 @@ impl<H: Host, R: Runtime> Replica<H, R> {
         members: &BTreeSet<ReplicaId>,
         transport: &impl Transport,
     ) -> io::Result<()> {
-        let acquaintance = self.log.acquaintance();
-        if acquaintance.joined() != Joined::Not {
+        let known_peers = self.log.known_peers();
+        if known_peers.joined() != Joined::Not {
             return Ok(());
         }
         let others: Vec<_> = members.iter().copied().filter(|id| *id != self.identity.id).collect();
@@ -156,20 +156,20 @@ impl<H: Host, R: Runtime> Replica<H, R> {
                 let target = Target { id: other, place: Place::default() };
                 let connecting =
                     link::connect(&self.log, transport, self.identity, &target, Purpose::Calls);
-                if !acquaintance.has_confirmed(other)
+                if !known_peers.has_confirmed(other)
                     && let Err(error) = connecting.await
                 {
                     tracing::debug!("replica {other} has not confirmed this directory: {error}");
                 }
             }
-            if let Some(fault) = acquaintance.fault() {
+            if let Some(fault) = known_peers.fault() {
                 return Err(failed(fault));
             }
             if self.log.arrivals().is_stopping() {
                 return Err(failed("the replica stops"));
             }
-            if others.iter().all(|other| acquaintance.has_confirmed(*other)) {
-                return acquaintance.join().await;
+            if others.iter().all(|other| known_peers.has_confirmed(*other)) {
+                return known_peers.join().await;
             }
             Types::<R>::sleep(JOIN_PAUSE).await;
         }
@@ -189,7 +189,7 @@ impl<H: Host, R: Runtime> Replica<H, R> {
             if let Err(why) = &metrics.borrow_watched().running_state {
                 return why.to_string();
             }
-            if let Some(fault) = self.log.acquaintance().fault() {
+            if let Some(fault) = self.log.known_peers().fault() {
                 return fault.to_string();
             }
             if Types::<R>::now().saturating_duration_since(remembered_at) >= REMEMBER_EVERY {
@@ -215,10 +215,10 @@ impl<H: Host, R: Runtime> Replica<H, R> {
             }
             let set = self.survey();
             let is_chosen = self.log.is_chosen();
-            let hand_over = preference.handle(broker.config().shard, &set, is_chosen, now);
+            let transfer = preference.handle(broker.config().shard, &set, is_chosen, now);
             broker.set_replicas(set);
-            if let Some((to, reason)) = hand_over
-                && let Err(refusal) = self.hand_over(to, reason).await
+            if let Some((to, reason)) = transfer
+                && let Err(refusal) = self.transfer_leadership(to, reason).await
             {
                 tracing::warn!("leadership transfer failed: {refusal}");
             }
@@ -235,7 +235,7 @@ impl<H: Host, R: Runtime> Replica<H, R> {
             let metrics = metrics.borrow_watched();
             let (term, committed) = (metrics.current_term, metrics.last_applied);
             let mark = |id: ReplicaId, has: Option<LogId>| {
-                let known = self.log.acquaintance().known(id);
+                let known = self.log.known_peers().known(id);
                 let is_known = known.directory != 0 && id != self.identity.id;
                 is_known.then_some((id, Mark { term, index: has?.index + 1, ..known }))
             };
@@ -249,7 +249,7 @@ impl<H: Host, R: Runtime> Replica<H, R> {
             };
             (marks, committed)
         };
-        self.log.acquaintance().note(&marks).await?;
+        self.log.known_peers().note(&marks).await?;
         Ok(committed)
     }
 

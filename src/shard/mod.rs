@@ -1,7 +1,7 @@
 //! The runtime: executors, sockets, start and stop.
 //!
 //! ```text
-//!   run ─▶ one thread for each shard ─▶ seat: recover, listen, serve, stop
+//!   run ─▶ one thread for each shard ─▶ shard_thread: recover, listen, serve, stop
 //!                                          │
 //!        listener ─▶ connection ─▶ service (broker or nameserver)
 //!                        ▲              │
@@ -50,10 +50,10 @@ mod readers;
 mod replication;
 mod replies;
 pub mod run;
-mod seat;
 mod service;
 #[allow(clippy::module_inception)] // The module is the runtime of shards, the type is one of them.
 mod shard;
+mod shard_thread;
 mod signals;
 pub mod tree;
 mod turn;

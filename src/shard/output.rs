@@ -37,7 +37,7 @@ pub struct Output {
     sent: usize,
     unsent: usize,
     /// Buffers that the chunks in `parts` hold, by id.
-    kept: FxHashMap<usize, Kept>,
+    kept: FxHashMap<usize, RetainedBuffer>,
     /// Sum over `kept`.
     kept_memory: usize,
     /// The socket was full, and not everything has been sent since then.
@@ -45,7 +45,7 @@ pub struct Output {
 }
 
 /// A buffer with unsent slices.
-struct Kept {
+struct RetainedBuffer {
     slices: usize,
     /// Bytes of these slices.
     size: usize,
@@ -109,7 +109,7 @@ impl Output {
         let memory = chunk.buffer_size();
         let kept = self.kept.entry(chunk.buffer_id()).or_insert_with(|| {
             self.kept_memory += memory;
-            Kept { slices: 0, size: 0, memory }
+            RetainedBuffer { slices: 0, size: 0, memory }
         });
         kept.slices += 1;
         kept.size += chunk.len();

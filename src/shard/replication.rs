@@ -29,8 +29,8 @@ use crate::broker::{Broker, Released};
 use crate::client::registrar;
 use crate::config::Address;
 use crate::model::{Now, ShardId};
-use crate::replication::hand_over::TAKE_OVER_EXPECTED;
 use crate::replication::host::{Host, Role};
+use crate::replication::leader_transfer::TAKE_OVER_EXPECTED;
 use crate::replication::link::{FrameReceiver, FrameSender, Identity, Target, Transport, frame_of};
 use crate::replication::replica::Replica;
 use crate::replication::wire::{Frame, FrameHead, rest_size};
@@ -43,7 +43,7 @@ const LEAVE_MAX: Duration = Duration::from_secs(2);
 pub type ShardReplica = Replica<ShardHost<FileDisk>, GlommioRuntime>;
 
 /// What replication of a shard needs to start.
-pub struct Seating {
+pub struct ReplicationSetup {
     pub name: String,
     pub identity: Identity,
     pub peers: BTreeMap<u64, Address>,
@@ -51,7 +51,7 @@ pub struct Seating {
     pub announcer: Announcer,
 }
 
-impl Seating {
+impl ReplicationSetup {
     /// Makes this replica register as a follower before a leader is elected.
     pub fn begin_as_follower(&self, shard: ShardId) {
         let id = self.identity.id;
@@ -59,7 +59,10 @@ impl Seating {
     }
 
     /// Opens the replica, and serves connections from others. The committers must be running.
-    pub async fn open(self, shard: Rc<Shard<BrokerService<FileDisk>>>) -> io::Result<Seated> {
+    pub async fn open(
+        self,
+        shard: Rc<Shard<BrokerService<FileDisk>>>,
+    ) -> io::Result<OpenedReplica> {
         let Self { name, identity, peers, listener, announcer } = self;
         let (id, peers) = (identity.id, Rc::new(peers));
         let (shared, role_changes) = (peers.clone(), Rc::default());
@@ -74,18 +77,18 @@ impl Seating {
         };
         let accept_all = async move { listener::accept_each(listener, &shard, accept).await };
         reactor::spawn(accept_all).detach();
-        Ok(Seated { replica, name, peers })
+        Ok(OpenedReplica { replica, name, peers })
     }
 }
 
 /// An opened replica, ready to start.
-pub struct Seated {
+pub struct OpenedReplica {
     pub replica: ShardReplica,
     name: String,
     peers: Rc<BTreeMap<u64, Address>>,
 }
 
-impl Seated {
+impl OpenedReplica {
     /// Starts the engine. A new directory waits for the others first.
     async fn start(&self) -> io::Result<()> {
         let members = self.peers.keys().copied().collect();
@@ -202,9 +205,9 @@ impl Shard<BrokerService<FileDisk>> {
     /// Runs the engine. Returns if it ends although the shard could continue: then the process must
     /// exit. If the shard is fenced, this does not return: the shard refuses everything, and the
     /// others have elected another leader.
-    pub async fn run_replica(&self, seated: &Seated) {
-        let why = match seated.start().await {
-            Ok(()) => seated.replica.watch().await,
+    pub async fn run_replica(&self, opened: &OpenedReplica) {
+        let why = match opened.start().await {
+            Ok(()) => opened.replica.watch().await,
             Err(error) => error.to_string(),
         };
         self.service.broker.follow();

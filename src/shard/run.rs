@@ -25,8 +25,8 @@ use super::nameserver::NameService;
 use super::nudge::{Nudger, Pulse};
 use super::plan::{Plan, Replication, advertised_address, check_names, listen_address, reachable};
 use super::preflight::{Needs, State};
-use super::seat::Seat;
 use super::shard::Shard;
+use super::shard_thread::ShardThread;
 use super::signals::Signals;
 use super::{listener, preflight};
 use crate::client::registrar::{Registrar, RegistrarOptions};
@@ -337,7 +337,7 @@ impl Process {
     ) -> Result<(Starting<()>, IsReady), RunError> {
         let (ready, is_ready) = flume::bounded(1);
         let (plan, data) = (&self.plan, &self.machine.data);
-        let seat = Seat {
+        let shard_thread = ShardThread {
             shard,
             directory: data.shard_path(shard),
             store: plan.store_config(data, shard),
@@ -350,7 +350,7 @@ impl Process {
         };
         let name = plan.broker_name(shard);
         let serve = async move |pulse: Pulse| {
-            match seat.open(pulse).await {
+            match shard_thread.open(pulse).await {
                 Ok(opened) => {
                     let _ = ready.send(Ok(()));
                     opened.serve(inbox).await;

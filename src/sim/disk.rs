@@ -338,9 +338,9 @@ impl DiskFile for SimFile {
         assert!(offset + size as u64 <= self.size, "writes past the end of {}", self.name);
         let what = self.what(Operation::Write, offset, size);
         let begun = self.disk.0.borrow_mut().begin(&what)?;
-        let landing = Landing::submit(self, offset, buffer);
+        let write = UnendedWrite::submit(self, offset, buffer);
         self.disk.wait(&what, begun.turns).await?;
-        let outcome = landing.land(begun.fault, durability).map_err(|kind| what.error(kind));
+        let outcome = write.land(begun.fault, durability).map_err(|kind| what.error(kind));
         self.disk.end(outcome)
     }
 
@@ -383,12 +383,12 @@ impl DiskFile for SimFile {
 }
 
 /// A submitted write. If dropped before it has ended, it lands later.
-struct Landing {
+struct UnendedWrite {
     disk: SimDisk,
     ticket: u64,
 }
 
-impl Landing {
+impl UnendedWrite {
     fn submit(file: &SimFile, offset: u64, buffer: Rc<SimBuffer>) -> Self {
         let ticket = file.disk.0.borrow_mut().submit(file.id, offset, buffer);
         Self { disk: file.disk.clone(), ticket }
@@ -403,7 +403,7 @@ impl Landing {
     }
 }
 
-impl Drop for Landing {
+impl Drop for UnendedWrite {
     fn drop(&mut self) {
         let mut machine = self.disk.0.borrow_mut();
         let mine = machine.in_flight.iter_mut().find(|write| write.ticket == self.ticket);

@@ -226,11 +226,11 @@ impl Platter {
                 change.apply(&mut names);
             }
         }
-        let luck = Luck::draw(rng);
+        let survival = Survival::draw(rng);
         let mut left = Self { names: names.clone(), durable_names: names, ..Self::default() };
         left.files_made = self.files_made;
         for file in left.names.values() {
-            let content = self.files[file].after_power_loss(luck, rng);
+            let content = self.files[file].after_power_loss(survival, rng);
             left.files.insert(*file, content);
         }
         left
@@ -257,12 +257,12 @@ impl Content {
         self.durable.get(&block).map_or(ZEROS, |bytes| bytes)
     }
 
-    fn after_power_loss(&self, luck: Luck, rng: &mut Rng) -> Self {
+    fn after_power_loss(&self, survival: Survival, rng: &mut Rng) -> Self {
         let mut durable = self.durable.clone();
         for (block, versions) in &self.volatile {
             let mut bytes = self.on_medium(*block).to_vec();
             for version in versions {
-                luck.land(&mut bytes, &version.bytes, rng);
+                survival.land(&mut bytes, &version.bytes, rng);
             }
             durable.insert(*block, bytes.into());
         }
@@ -274,12 +274,12 @@ impl Content {
 /// How much unsynced data a power cut keeps. Drawn once per cut, because cuts that keep nearly all
 /// or nearly nothing find other bugs than those that keep half.
 #[derive(Clone, Copy)]
-struct Luck {
+struct Survival {
     kept_of_8: u64,
     torn_of_8: u64,
 }
 
-impl Luck {
+impl Survival {
     fn draw(rng: &mut Rng) -> Self {
         Self { kept_of_8: *rng.pick(&[0, 1, 4, 7, 8]), torn_of_8: *rng.pick(&[0, 1, 4]) }
     }

@@ -10,7 +10,7 @@ use crate::model::{Moment, ShardId};
 pub struct Member {
     /// In the order of their first heartbeats.
     lines: SmallVec<[Line; 1]>,
-    elsewhere: SmallVec<[Elsewhere; 1]>,
+    elsewhere: SmallVec<[OtherShard; 1]>,
 }
 
 /// A connection to this shard over which a member sends heartbeats.
@@ -26,7 +26,7 @@ pub struct Line {
 
 /// Another shard to which the member is connected.
 #[derive(Clone, Debug)]
-struct Elsewhere {
+struct OtherShard {
     shard: ShardId,
     peers: SmallVec<[Peer; 1]>,
     is_shared: bool,
@@ -77,7 +77,7 @@ impl Member {
     /// Notes that another shard knows the member.
     pub fn set_elsewhere(&mut self, shard: ShardId, peers: &[Peer], is_shared: bool) {
         self.drop_elsewhere(shard);
-        self.elsewhere.push(Elsewhere { shard, peers: peers.into(), is_shared });
+        self.elsewhere.push(OtherShard { shard, peers: peers.into(), is_shared });
     }
 
     pub fn drop_elsewhere(&mut self, shard: ShardId) {

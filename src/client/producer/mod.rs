@@ -174,8 +174,8 @@ impl Producer {
         let until = self.outbox.poll_timeout().map_or(until, |due| due.min(until));
         self.remote.turn(until);
         loop {
-            let (finished, was_errand) = self.remote.poll_finished();
-            if was_errand {
+            let (finished, was_background) = self.remote.poll_finished();
+            if was_background {
                 self.outbox.release();
             }
             let Some((call, result)) = finished else { break };

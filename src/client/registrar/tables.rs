@@ -4,8 +4,8 @@
 //! cost of a change does not depend on the size of the table:
 //!
 //! ```text
-//!   shard ── TopicChange ──▶ Table ── News::Part ───▶ NameServer that had the table before it
-//!                              └────── News::Whole ──▶ one that had not, or must forget topics
+//!   shard ── TopicChange ──▶ Table ── Update::Part ───▶ NameServer that had the table before it
+//!                              └────── Update::Whole ──▶ one that had not, or must forget topics
 //! ```
 //!
 //! Every table has its own lock, held for a change or for a slice of a copy, so a shard never waits
@@ -87,7 +87,7 @@ impl Role {
 /// registration does not list it, and ours only if the table is marked as whole, so removing topics
 /// requires sending the whole table (remoting reference, 2.3).
 #[derive(Debug, PartialEq)]
-pub enum News {
+pub enum Update {
     Nothing,
     Part(Registration),
     Whole(Registration),
@@ -148,12 +148,12 @@ impl Table {
 
     /// What to send to a NameServer that has the table up to `known`, and up to where it has it
     /// then.
-    pub fn news(&self, known: Option<Position>) -> (News, Position) {
+    pub fn update(&self, known: Option<Position>) -> (Update, Position) {
         let state = self.state();
         let position = state.position;
         if let Some(Role::Removed { id }) = state.role {
-            let gone = || News::Gone(BrokerId { id, ..self.broker.clone() });
-            return (if known == Some(position) { News::Nothing } else { gone() }, position);
+            let gone = || Update::Gone(BrokerId { id, ..self.broker.clone() });
+            return (if known == Some(position) { Update::Nothing } else { gone() }, position);
         }
         let names = known.and_then(|known| state.changed_since(known));
         let Some(names) = names else {
@@ -161,16 +161,16 @@ impl Table {
             return self.whole();
         };
         if names.is_empty() {
-            return (News::Nothing, position);
+            return (Update::Nothing, position);
         }
         let topics = names.iter().filter_map(|name| state.topics.get(*name)).cloned().collect();
         let version = state.version();
         drop(state);
-        (News::Part(self.registration(version, topics)), position)
+        (Update::Part(self.registration(version, topics)), position)
     }
 
     /// A copy, made in slices. Concurrent changes may be in it or not, and are sent again after it.
-    fn whole(&self) -> (News, Position) {
+    fn whole(&self) -> (Update, Position) {
         let (version, position) = {
             let state = self.state();
             (state.version(), state.position)
@@ -192,7 +192,7 @@ impl Table {
             topics.extend(slice);
         }
         topics.push(whole_table_mark());
-        (News::Whole(self.registration(version, topics)), position)
+        (Update::Whole(self.registration(version, topics)), position)
     }
 
     fn registration(&self, version: DataVersion, topics: Vec<TopicConfig>) -> Registration {
@@ -277,12 +277,12 @@ mod tests {
     }
 
     /// `+` before a part, `=` before a whole table.
-    fn told(news: &News) -> String {
-        let (sign, registration) = match news {
-            News::Nothing => return String::new(),
-            News::Part(registration) => ('+', registration),
-            News::Whole(registration) => ('=', registration),
-            News::Gone(broker) => return format!("-{}", broker.id),
+    fn told(update: &Update) -> String {
+        let (sign, registration) = match update {
+            Update::Nothing => return String::new(),
+            Update::Part(registration) => ('+', registration),
+            Update::Whole(registration) => ('=', registration),
+            Update::Gone(broker) => return format!("-{}", broker.id),
         };
         let names: Vec<&str> =
             registration.topics.iter().map(|topic| topic.name.as_str()).collect();
@@ -292,75 +292,75 @@ mod tests {
     #[test]
     fn who_knows_the_table_is_told_what_changed() {
         let table = table(2);
-        let (news, known) = table.news(None);
-        assert_eq!(told(&news), "=t000000,t000001,SELF_TEST_TOPIC");
-        assert_eq!(table.news(Some(known)), (News::Nothing, known));
+        let (update, known) = table.update(None);
+        assert_eq!(told(&update), "=t000000,t000001,SELF_TEST_TOPIC");
+        assert_eq!(table.update(Some(known)), (Update::Nothing, known));
 
         let set = |name: &str| TopicChange::Set(topic(name));
         table.apply(version(1), vec![set("b"), set("a")]);
         table.apply(version(2), vec![set("b")]);
-        let (news, newer) = table.news(Some(known));
-        assert_eq!(told(&news), "+a,b");
-        let News::Part(registration) = news else { panic!("it is a part") };
+        let (update, newer) = table.update(Some(known));
+        assert_eq!(told(&update), "+a,b");
+        let Update::Part(registration) = update else { panic!("it is a part") };
         assert_eq!(registration.version, version(2));
-        assert_eq!(table.news(Some(newer)).0, News::Nothing);
+        assert_eq!(table.update(Some(newer)).0, Update::Nothing);
 
         table.apply(version(3), vec![TopicChange::Removed(topic("a").name), set("c")]);
-        let (news, newest) = table.news(Some(newer));
-        assert_eq!(told(&news), "=b,c,t000000,t000001,SELF_TEST_TOPIC");
+        let (update, newest) = table.update(Some(newer));
+        assert_eq!(told(&update), "=b,c,t000000,t000001,SELF_TEST_TOPIC");
         table.apply(version(4), vec![set("d")]);
-        assert_eq!(told(&table.news(Some(newest)).0), "+d");
+        assert_eq!(told(&table.update(Some(newest)).0), "+d");
     }
 
-    /// A change of leader is news even if no topic has changed.
+    /// A change of leader is an update even if no topic has changed.
     #[test]
     fn a_new_role_is_registered_with_the_whole_table() {
         let table = table(1);
         table.apply(version(7), vec![]);
-        let known = table.news(None).1;
+        let known = table.update(None).1;
         for (role, id, epoch) in
             [(Role::Follower { id: 2 }, 2, 0), (Role::Leader { epoch: 5 }, 0, 5)]
         {
             table.set_role(role);
-            let (News::Whole(whole), _) = table.news(Some(known)) else { panic!("all of it") };
+            let (Update::Whole(whole), _) = table.update(Some(known)) else { panic!("all of it") };
             assert_eq!(whole.broker.id, id);
             assert_eq!((whole.version.state_version, whole.version.counter), (epoch, 7));
         }
-        let (_, known) = table.news(None);
-        assert_eq!(table.news(Some(known)).0, News::Nothing);
+        let (_, known) = table.update(None);
+        assert_eq!(table.update(Some(known)).0, Update::Nothing);
     }
 
     #[test]
     fn a_removed_copy_is_unregistered_once_and_registered_when_it_is_a_copy_again() {
         let table = table(1);
         table.set_role(Role::Follower { id: 2 });
-        let known = table.news(None).1;
+        let known = table.update(None).1;
         table.set_role(Role::Removed { id: 2 });
-        let (news, gone) = table.news(Some(known));
-        assert_eq!((told(&news).as_str(), table.is_listed()), ("-2", false));
-        assert_eq!(table.news(Some(gone)).0, News::Nothing);
-        assert_eq!(told(&table.news(None).0), "-2", "a NameServer that may have an older table");
+        let (update, gone) = table.update(Some(known));
+        assert_eq!((told(&update).as_str(), table.is_listed()), ("-2", false));
+        assert_eq!(table.update(Some(gone)).0, Update::Nothing);
+        assert_eq!(told(&table.update(None).0), "-2", "a NameServer that may have an older table");
         table.set_role(Role::Follower { id: 2 });
-        assert_eq!(told(&table.news(Some(gone)).0), "=t000000,SELF_TEST_TOPIC");
+        assert_eq!(told(&table.update(Some(gone)).0), "=t000000,SELF_TEST_TOPIC");
     }
 
     #[test]
     fn who_is_too_far_behind_is_told_everything() {
         let table = table(1);
-        let known = table.news(None).1;
+        let known = table.update(None).1;
         for number in 0..CHANGES_KEPT_MAX {
             table.apply(version(1), vec![TopicChange::Set(topic(&format!("n{}", number % 3)))]);
         }
-        assert_eq!(told(&table.news(Some(known)).0), "+n0,n1,n2");
+        assert_eq!(told(&table.update(Some(known)).0), "+n0,n1,n2");
         table.apply(version(2), vec![TopicChange::Set(topic("n3"))]);
-        let (news, _) = table.news(Some(known));
-        assert_eq!(told(&news), "=n0,n1,n2,n3,t000000,SELF_TEST_TOPIC");
+        let (update, _) = table.update(Some(known));
+        assert_eq!(told(&update), "=n0,n1,n2,n3,t000000,SELF_TEST_TOPIC");
     }
 
     #[test]
     fn a_copy_in_slices_has_every_topic_once() {
         for count in [0, 1, COPIED_AT_ONCE, COPIED_AT_ONCE + 1, 3 * COPIED_AT_ONCE] {
-            let (News::Whole(whole), _) = table(count).news(None) else { panic!("all of it") };
+            let (Update::Whole(whole), _) = table(count).update(None) else { panic!("all of it") };
             let names: BTreeSet<&TopicName> =
                 whole.topics.iter().map(|topic| &topic.name).collect();
             assert_eq!((whole.topics.len(), names.len()), (count + 1, count + 1));

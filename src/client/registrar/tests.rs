@@ -301,7 +301,9 @@ fn orders_do_not_pile_up() {
     }
     let Ok(Order::Register(waiting)) = take.try_recv() else { panic!("tables were published") };
     assert_eq!(waiting.len(), 3);
-    let (News::Whole(table), _) = newest(&publisher.tables)[0].news(None) else { panic!("all") };
+    let (Update::Whole(table), _) = newest(&publisher.tables)[0].update(None) else {
+        panic!("all")
+    };
     assert_eq!(table.topics[0].name.as_str(), "C");
     assert!(take.is_empty());
     publisher.slots[0].order(Order::Stop);

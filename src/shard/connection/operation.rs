@@ -81,7 +81,7 @@ impl<S: Service> Connection<S> {
     }
 
     /// Waits until there is room for a reply of `size` bytes, and reserves it.
-    async fn room_for_answer(self: &Rc<Self>, size: usize) -> Promise<S> {
+    async fn room_for_answer(self: &Rc<Self>, size: usize) -> ReservedReply<S> {
         let has_room = || {
             let replies = self.replies.borrow();
             let taken = replies.output.held() + replies.promised;
@@ -89,7 +89,7 @@ impl<S: Service> Connection<S> {
         };
         self.moved.wait(has_room).await;
         self.replies.borrow_mut().promised += size;
-        Promise { connection: self.clone(), size }
+        ReservedReply { connection: self.clone(), size }
     }
 }
 
@@ -100,7 +100,7 @@ struct OperationContext<S: Service> {
 }
 
 impl<S: Service> Context for OperationContext<S> {
-    type ColdRead<'a> = (Promise<S>, Permit<'a>);
+    type ColdRead<'a> = (ReservedReply<S>, Permit<'a>);
 
     fn origin(&self) -> Origin {
         self.connection.origin(self.asked)
@@ -125,12 +125,12 @@ impl<S: Service> Context for OperationContext<S> {
 }
 
 /// Room reserved for a reply.
-struct Promise<S: Service> {
+struct ReservedReply<S: Service> {
     connection: Rc<Connection<S>>,
     size: usize,
 }
 
-impl<S: Service> Drop for Promise<S> {
+impl<S: Service> Drop for ReservedReply<S> {
     fn drop(&mut self) {
         let promised = &mut self.connection.replies.borrow_mut().promised;
         *promised -= self.size;

@@ -39,7 +39,7 @@ pub const FLAG_ONE_WAY: u16 = 1;
 /// The start of every header.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-pub struct Start {
+pub struct HeaderStart {
     /// [`LAYOUT_VERSION`].
     pub version: u8,
     pub kind: u8,
@@ -52,7 +52,7 @@ pub struct Start {
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct Produce {
-    pub start: Start,
+    pub start: HeaderStart,
     pub queue: U32,
     pub count: U32,
     /// CRC32C over the body.
@@ -64,7 +64,7 @@ pub struct Produce {
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct Fetch {
-    pub start: Start,
+    pub start: HeaderStart,
     pub queue: U32,
     pub count_max: U32,
     pub offset: I64,
@@ -79,7 +79,7 @@ pub struct Fetch {
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct ProduceReply {
-    pub start: Start,
+    pub start: HeaderStart,
     pub queue: U32,
     pub count: U32,
     /// Of the first message; the others follow without gaps.
@@ -93,7 +93,7 @@ pub struct ProduceReply {
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct FetchReply {
-    pub start: Start,
+    pub start: HeaderStart,
     pub count: U32,
     pub spare: [u8; 4],
     pub next_offset: U64,
@@ -102,7 +102,7 @@ pub struct FetchReply {
 }
 
 const _: () = {
-    assert!(size_of::<Start>() == 8 && align_of::<Start>() == 1);
+    assert!(size_of::<HeaderStart>() == 8 && align_of::<HeaderStart>() == 1);
     assert!(size_of::<Produce>() == 24 && offset_of!(Produce, checksum) == 16);
     assert!(size_of::<Fetch>() == 32 && offset_of!(Fetch, offset) == 16);
     assert!(size_of::<ProduceReply>() == 32 && offset_of!(ProduceReply, queue_offset) == 16);
@@ -139,13 +139,13 @@ pub fn decode_request(frame: &Frame) -> Result<Request, Refusal> {
     }
 }
 
-fn read_start(header: &[u8]) -> Result<Start, FrameError> {
-    let (start, _) = Start::ref_from_prefix(header)
+fn read_start(header: &[u8]) -> Result<HeaderStart, FrameError> {
+    let (start, _) = HeaderStart::ref_from_prefix(header)
         .map_err(|_| FrameError::Header(format!("fixed header of {} bytes", header.len())))?;
     Ok(*start)
 }
 
-fn check_flags(start: &Start, known: u16) -> Result<(), Refusal> {
+fn check_flags(start: &HeaderStart, known: u16) -> Result<(), Refusal> {
     match start.code_or_flags.get() & !known {
         0 => Ok(()),
         unknown => Err(malformed(&format!("flags {unknown:#06x} are unknown"))),
@@ -224,8 +224,8 @@ pub fn encode_refusal(out: &mut Vec<u8>, kind: u8, opaque: i32, refusal: &Refusa
     push(out, start.as_bytes(), remark(refusal).as_bytes(), 0);
 }
 
-fn reply_start(kind: u8, opaque: i32, code: i32) -> Start {
-    Start {
+fn reply_start(kind: u8, opaque: i32, code: i32) -> HeaderStart {
+    HeaderStart {
         version: LAYOUT_VERSION,
         kind: kind | KIND_REPLY,
         code_or_flags: U16::new(code as u16),
@@ -233,7 +233,7 @@ fn reply_start(kind: u8, opaque: i32, code: i32) -> Start {
     }
 }
 
-fn produce_reply(start: Start, produced: &Produced) -> ProduceReply {
+fn produce_reply(start: HeaderStart, produced: &Produced) -> ProduceReply {
     ProduceReply {
         start,
         queue: U32::new(produced.queue.0),
@@ -243,7 +243,7 @@ fn produce_reply(start: Start, produced: &Produced) -> ProduceReply {
     }
 }
 
-fn fetch_reply(start: Start, pulled: &Pulled) -> FetchReply {
+fn fetch_reply(start: HeaderStart, pulled: &Pulled) -> FetchReply {
     FetchReply {
         start,
         count: U32::new(pulled.count),
@@ -284,8 +284,8 @@ pub fn encode_fetch(out: &mut Vec<u8>, opaque: i32, request: &Pull) {
     write_frame(out, HeaderEncoding::Fixed, write, |_| {}, 0);
 }
 
-fn request_start(kind: u8, opaque: i32, one_way: bool) -> Start {
-    Start {
+fn request_start(kind: u8, opaque: i32, one_way: bool) -> HeaderStart {
+    HeaderStart {
         version: LAYOUT_VERSION,
         kind,
         code_or_flags: U16::new(u16::from(one_way) * FLAG_ONE_WAY),
@@ -326,7 +326,7 @@ pub fn decode_reply(header: &Bytes) -> Result<DecodedReply, FrameError> {
         return Err(wrong());
     }
     let answer = match start.kind {
-        _ if header.len() == size_of::<Start>() => DecodedReply::Refused,
+        _ if header.len() == size_of::<HeaderStart>() => DecodedReply::Refused,
         kind if kind == KIND_PRODUCE | KIND_REPLY => {
             let reply = ProduceReply::ref_from_bytes(header).map_err(|_| wrong())?;
             DecodedReply::Produced {

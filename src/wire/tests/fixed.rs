@@ -239,7 +239,7 @@ fn the_manual_draws_the_structs_as_they_are() {
             assert_eq!(drawn(stringify!($name)), expected);
         };
     }
-    check!(Start { version, kind, code_or_flags, opaque });
+    check!(HeaderStart { version, kind, code_or_flags, opaque });
     check!(Produce { start, queue, count, checksum, spare });
     check!(Fetch { start, queue, count_max, offset, bytes_max, hold_ms });
     check!(ProduceReply { start, queue, count, queue_offset, position });

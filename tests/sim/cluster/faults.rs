@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use ringmq::replication::preference::HandOver;
+use ringmq::replication::preference::TransferReason;
 use ringmq::replication::types::ReplicaId;
 use ringmq::sim::Rng;
 use ringmq::sim::network::Node;
@@ -179,7 +179,7 @@ fn transfer(world: &Rc<World>, to: ReplicaId, rng: &mut Rng) {
     world.tasks.spawn("transfer", async move {
         // A refusal means that the transfer is impossible, or that its process has ended.
         match is_orderly {
-            true => drop(replica.hand_over(to, HandOver::Ordered).await),
+            true => drop(replica.transfer_leadership(to, TransferReason::Ordered).await),
             false => drop(replica.engine().trigger().transfer_leader(to).await),
         }
     });

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use openraft::AsyncRuntime;
 use ringmq::model::Refusal;
-use ringmq::replication::preference::{HandOver, STEADY_MS};
+use ringmq::replication::preference::{STEADY_MS, TransferReason};
 use ringmq::replication::types::ReplicaId;
 use ringmq::sim::SimRuntime;
 
@@ -65,7 +65,7 @@ async fn run(world: Rc<World>) {
     let replica = world.process(PREFERRED).and_then(|process| process.replica.borrow().clone());
     let to = 2 + world.below(2);
     let replica = replica.unwrap();
-    while let Err(refusal) = replica.hand_over(to, HandOver::Ordered).await {
+    while let Err(refusal) = replica.transfer_leadership(to, TransferReason::Ordered).await {
         // The replica has just become leader.
         assert!(matches!(refusal, Refusal::NotReady { .. }), "seed {}: {refusal}", world.seed);
         world.sleep_ms(100).await;

@@ -89,7 +89,8 @@ fn request_of(frame: &FrameView<'_>) -> Option<(i32, i32)> {
             Some((310, opaque.get()))
         }
         HeaderEncoding::Fixed => {
-            let (start, _) = wire::header::fixed::Start::ref_from_prefix(frame.header).ok()?;
+            let (start, _) =
+                wire::header::fixed::HeaderStart::ref_from_prefix(frame.header).ok()?;
             Some((i32::from(start.kind), start.opaque.get()))
         }
     }

@@ -16,7 +16,7 @@ use crate::findings::report::{
 };
 use crate::findings::rows;
 use crate::options::{Part, header_name};
-use crate::plan::scenario::{Asked, Group, Scenario, Stream};
+use crate::plan::scenario::{Criterion, Group, Scenario, Stream};
 use crate::target::cluster::Target;
 use crate::target::environment;
 use crate::units::grouped;
@@ -83,7 +83,7 @@ pub fn conclude(ended: Ended<'_>) -> Report {
         asked: scenario.asked.clone(),
         rows: Vec::new(),
         is_overload: scenario.is_overload,
-        needs_valid_figures: scenario.asked.iter().any(|it| matches!(it, Asked::FailIf(_))),
+        needs_valid_figures: scenario.asked.iter().any(|it| matches!(it, Criterion::FailIf(_))),
         incomplete: incomplete(&ended),
         not_valid: late_start(scenario, &ended.clock).into_iter().collect(),
         notes: notes(&ended),

@@ -19,7 +19,7 @@ const POLL: Duration = Duration::from_millis(20);
 pub enum Consuming {
     One {
         thread: JoinHandle<io::Result<Consumed>>,
-        hand_over: flume::Sender<Arc<[Outcomes]>>,
+        sender: flume::Sender<Arc<[Outcomes]>>,
     },
     Team {
         team: Arc<Team>,
@@ -54,10 +54,10 @@ impl Consuming {
 
     /// Tells the consumers that sending is over. `ends` are the queues of all groups, if their ends
     /// are known.
-    pub fn hand_over(&self, outcomes: &Arc<[Outcomes]>, ends: Option<&[QueueStart]>) {
+    pub fn sending_ended(&self, outcomes: &Arc<[Outcomes]>, ends: Option<&[QueueStart]>) {
         match self {
             // A consumer that failed reports its error when it is joined.
-            Self::One { hand_over, .. } => drop(hand_over.send(outcomes.clone())),
+            Self::One { sender, .. } => drop(sender.send(outcomes.clone())),
             Self::Team { team, queues, .. } => {
                 let of_group =
                     |ends: &[QueueStart]| queues.iter().map(|at| ends[*at].offset).collect();

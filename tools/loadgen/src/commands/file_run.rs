@@ -8,7 +8,7 @@ use crate::findings::report::Report;
 use crate::findings::rows;
 use crate::interrupt::Interrupt;
 use crate::options::{Part, RunOptions};
-use crate::plan::scenario::{Asked, Scenario, asked_of_faults};
+use crate::plan::scenario::{Criterion, Scenario, asked_of_faults};
 use crate::plan::workload::{self, Workload};
 use crate::target::cluster::Target;
 use crate::units::grouped;
@@ -62,7 +62,7 @@ fn with_faults(mut scenario: Scenario, options: &RunOptions) -> Scenario {
     if !options.target.faults.is_empty() {
         scenario.faults.extend(options.target.faults.iter().cloned());
         scenario.faults.sort_by_key(|fault| fault.at_ns);
-        scenario.asked.retain(|asked| !matches!(asked, Asked::BackWithin { .. }));
+        scenario.asked.retain(|asked| !matches!(asked, Criterion::BackWithin { .. }));
         scenario.asked.extend(asked_of_faults(&scenario.faults));
     }
     scenario

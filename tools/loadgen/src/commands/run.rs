@@ -280,7 +280,7 @@ impl<'a> Run<'a> {
         }
         let ends = self.ends(&consuming);
         for group in &consuming {
-            group.hand_over(&outcomes, ends.as_deref());
+            group.sending_ended(&outcomes, ends.as_deref());
         }
         let are_done = || consuming.iter().all(Consuming::is_finished);
         watch(&measured, &mut collector, &mut live, are_done);
@@ -363,10 +363,10 @@ impl<'a> Run<'a> {
         mut recorder: impl FnMut() -> Recorder,
     ) -> Result<Consuming, RunError> {
         if self.scenario.groups[number].members == 1 {
-            let (hand_over, outcomes) = flume::bounded(1);
+            let (sender, outcomes) = flume::bounded(1);
             let consumer = self.consumer(number, recorder(), outcomes)?;
             let thread = spawn(&format!("group-{number}"), move || consumer.run())?;
-            return Ok(Consuming::One { thread, hand_over });
+            return Ok(Consuming::One { thread, sender });
         }
         let team = self.team(number)?;
         let queues = self.queues_of(number).map(|(place, _)| place).collect();

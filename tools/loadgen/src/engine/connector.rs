@@ -42,8 +42,8 @@ impl Connector {
     /// Starts the thread, which ends when the connector is dropped.
     pub fn start() -> io::Result<Self> {
         let (orders, to_make) = flume::unbounded();
-        let (hand_over, made) = flume::unbounded();
-        let work = move || Work { hand_over, by_address: BTreeMap::new() }.run(&to_make);
+        let (connected, made) = flume::unbounded();
+        let work = move || Work { connected, by_address: BTreeMap::new() }.run(&to_make);
         thread::Builder::new().name("connect".to_owned()).spawn(work)?;
         Ok(Self { orders, made, open: Cell::new(0) })
     }
@@ -117,7 +117,7 @@ struct Attempt {
 }
 
 struct Work {
-    hand_over: flume::Sender<(u32, Connection)>,
+    connected: flume::Sender<(u32, Connection)>,
     by_address: BTreeMap<SocketAddr, (Orders, Vec<Attempt>)>,
 }
 
@@ -192,7 +192,7 @@ impl Work {
                     Ok(true) => match Connection::from_stream(TcpStream::from(attempt.socket)) {
                         Ok(connection) => {
                             orders.handle_made();
-                            if self.hand_over.send((attempt.number, connection)).is_err() {
+                            if self.connected.send((attempt.number, connection)).is_err() {
                                 return false;
                             }
                         }

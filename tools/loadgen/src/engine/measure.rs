@@ -329,7 +329,7 @@ impl Recorder {
     pub fn tick(&mut self, now_ns: u64) {
         let second = now_ns / SECOND_NS;
         if second > self.second {
-            self.hand_over();
+            self.send_second();
             self.second = second;
         }
     }
@@ -340,12 +340,12 @@ impl Recorder {
     }
 
     pub fn close(mut self) {
-        self.hand_over();
+        self.send_second();
         let by_phase = std::mem::take(&mut self.by_phase);
         self.send(Content::Done(by_phase));
     }
 
-    fn hand_over(&mut self) {
+    fn send_second(&mut self) {
         let all = self.now.iter_mut().enumerate();
         let finished = all.filter_map(|(track, begun)| Some((track, *begun.take()?))).collect();
         self.send(Content::Second(self.second, finished));

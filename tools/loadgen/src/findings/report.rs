@@ -18,7 +18,7 @@ use crate::findings::verdict::{
     Conclusion, DELIVERED_MIN, Figures, SENDER_SHARE_MAX, Verdict, lateness,
 };
 use crate::options::Part;
-use crate::plan::scenario::{Asked, Pause, Phase};
+use crate::plan::scenario::{Criterion, Pause, Phase};
 use crate::units::grouped;
 
 /// The workload and the target.
@@ -227,7 +227,7 @@ pub struct Report {
     /// Threads of the generator, of all parts.
     pub threads: Vec<ThreadCpu>,
     /// The thresholds of the run, so that merged parts can be judged as a whole.
-    pub asked: Vec<Asked>,
+    pub asked: Vec<Criterion>,
     /// The thresholds, and whether each was met.
     pub rows: Vec<Row>,
     /// The profile exceeds the target's capacity on purpose.

@@ -11,7 +11,7 @@ use crate::engine::measure::{Interval, Kind};
 use crate::findings::flow::Flow;
 use crate::findings::report::{Report, Row, rate};
 use crate::options::ReportOptions;
-use crate::plan::scenario::Asked;
+use crate::plan::scenario::Criterion;
 use crate::plan::threshold::{Figure, Threshold};
 use crate::units::grouped;
 
@@ -32,57 +32,59 @@ pub fn check(fail_if: &[Threshold], is_consumed: bool) -> Result<(), String> {
 /// Adds the thresholds of the command line to a finished run.
 pub fn ask(report: &mut Report, options: &ReportOptions) {
     report.needs_valid_figures |= options.strict || !options.fail_if.is_empty();
-    let asked: Vec<Asked> = options.fail_if.iter().copied().map(Asked::FailIf).collect();
+    let asked: Vec<Criterion> = options.fail_if.iter().copied().map(Criterion::FailIf).collect();
     report.rows.extend(judge(&asked, report));
     report.asked.extend(asked);
 }
 
 /// Judges a finished run, whose `rows` are still empty.
-pub fn judge(asked: &[Asked], report: &Report) -> Vec<Row> {
+pub fn judge(asked: &[Criterion], report: &Report) -> Vec<Row> {
     asked.iter().map(|asked| row(asked, report)).collect()
 }
 
-fn row(asked: &Asked, report: &Report) -> Row {
+fn row(asked: &Criterion, report: &Report) -> Row {
     let is_of_latency = match asked {
-        Asked::TailWithin { .. } | Asked::TailBack { .. } | Asked::AnsweredWithin { .. } => true,
-        Asked::FailIf(threshold) => threshold.figure.is_latency(),
+        Criterion::TailWithin { .. }
+        | Criterion::TailBack { .. }
+        | Criterion::AnsweredWithin { .. } => true,
+        Criterion::FailIf(threshold) => threshold.figure.is_latency(),
         _ => false,
     };
     let (what, wanted, found) = match *asked {
-        Asked::NothingLost => {
+        Criterion::NothingLost => {
             ("nothing lost".to_owned(), "0 lost, in order".to_owned(), nothing_lost(report))
         }
-        Asked::TailWithin { phase, beside, factor } => (
+        Criterion::TailWithin { phase, beside, factor } => (
             format!("p99.9 in {}", phase_name(report, phase)),
             format!("{factor} x {}", phase_name(report, beside)),
             tail_within(report, phase, beside, factor),
         ),
-        Asked::TailBack { after, beside, factor, within } => (
+        Criterion::TailBack { after, beside, factor, within } => (
             format!("p99.9 after {}", phase_name(report, after)),
             format!("{factor} x within {}", seconds(within)),
             tail_back(report, after, beside, factor, within),
         ),
-        Asked::AnsweredWithin { phase, part, within } => (
+        Criterion::AnsweredWithin { phase, part, within } => (
             format!("acks in {}", phase_name(report, phase)),
             format!("{} < {}", percent(part), milliseconds(within.as_nanos() as u64)),
             answered_within(report, phase, part, within),
         ),
-        Asked::Drain { group, factor } => (
+        Criterion::Drain { group, factor } => (
             format!("{} catches up", group_name(report, group)),
             format!("{factor} x production"),
             drain(report, group, factor),
         ),
-        Asked::BackWithin { fault, within } => (
+        Criterion::BackWithin { fault, within } => (
             fault_name(report, fault).to_owned(),
             format!("acks within {}", seconds(within)),
             back_within(report, fault, within),
         ),
-        Asked::Refused { part_max } => (
+        Criterion::Refused { part_max } => (
             "refused or not sent".to_owned(),
             format!("< {}", percent(part_max)),
             refused(report, part_max),
         ),
-        Asked::FailIf(threshold) => {
+        Criterion::FailIf(threshold) => {
             (threshold.figure.to_string(), threshold.wanted(), fail_if(report, threshold))
         }
     };
@@ -94,7 +96,7 @@ fn row(asked: &Asked, report: &Report) -> Row {
         Ok((found, is_met)) => (found, Some(is_met)),
         Err(why_not) => (why_not, None),
     };
-    let is_required = matches!(asked, Asked::FailIf(_));
+    let is_required = matches!(asked, Criterion::FailIf(_));
     Row { what, wanted, found, is_met, is_required }
 }
 
@@ -331,14 +333,14 @@ mod tests {
         interval
     }
 
-    fn judged(asked: Asked, report: &Report) -> (String, Option<bool>) {
+    fn judged(asked: Criterion, report: &Report) -> (String, Option<bool>) {
         let row = row(&asked, report);
         (row.found, row.is_met)
     }
 
     #[test]
     fn rows_as_they_read() {
-        let row = row(&Asked::TailWithin { phase: 1, beside: 0, factor: 10.0 }, &report(2, 9));
+        let row = row(&Criterion::TailWithin { phase: 1, beside: 0, factor: 10.0 }, &report(2, 9));
         let words = (row.what.as_str(), row.wanted.as_str(), row.found.as_str());
         assert_eq!(words, ("p99.9 in storm", "10 x calm", "4.5 x: 9.00 ms"));
         assert_eq!(row.is_met, Some(true));
@@ -346,7 +348,7 @@ mod tests {
 
     #[test]
     fn a_tail_is_compared_with_that_of_another_phase() {
-        let asked = Asked::TailWithin { phase: 1, beside: 0, factor: 10.0 };
+        let asked = Criterion::TailWithin { phase: 1, beside: 0, factor: 10.0 };
         assert_eq!(judged(asked, &report(1, 9)).1, Some(true));
         assert_eq!(judged(asked, &report(1, 11)).1, Some(false));
         let mut few = report(1, 9);
@@ -367,12 +369,12 @@ mod tests {
             ("not-sent>0.001%", "0.005 %", Some(false)),
         ];
         for (text, found, is_met) in rows {
-            let asked = Asked::FailIf(Threshold::parse(text).unwrap());
+            let asked = Criterion::FailIf(Threshold::parse(text).unwrap());
             assert_eq!(judged(asked, &report), (found.to_owned(), is_met), "{text}");
         }
         // How long the others would have taken is unknown.
         report.totals[0][0].record(Kind::GivenUp, 3_010_000_000, 5_000);
-        let asked = Asked::FailIf(Threshold::parse("p99>4s").unwrap());
+        let asked = Criterion::FailIf(Threshold::parse("p99>4s").unwrap());
         assert_eq!(judged(asked, &report), ("≥ 3 s".to_owned(), Some(false)));
         report.totals[0][0].record(Kind::Lateness, 40 * MS, 90_000);
         assert_eq!(judged(asked, &report), ("latencies not valid".to_owned(), None));
@@ -398,17 +400,17 @@ mod tests {
     #[test]
     fn latencies_that_are_not_valid_neither_meet_nor_miss_a_threshold() {
         let within = Duration::from_millis(10);
-        let asked = Asked::AnsweredWithin { phase: 0, part: 0.99, within };
+        let asked = Criterion::AnsweredWithin { phase: 0, part: 0.99, within };
         let mut report = report(50, 1);
         assert_eq!(judged(asked, &report).1, Some(false));
         report.totals[0][0].record(Kind::Lateness, 40 * MS, 2_000);
         assert_eq!(judged(asked, &report), ("latencies not valid".to_owned(), None));
-        assert_eq!(judged(Asked::Refused { part_max: 0.001 }, &report).1, Some(true));
+        assert_eq!(judged(Criterion::Refused { part_max: 0.001 }, &report).1, Some(true));
     }
 
     #[test]
     fn a_tail_is_back_with_the_first_second_that_is_short_enough() {
-        let asked = |within| Asked::TailBack {
+        let asked = |within| Criterion::TailBack {
             after: 0,
             beside: 0,
             factor: 1.2,
@@ -433,7 +435,7 @@ mod tests {
     #[test]
     fn a_part_of_the_answers_is_in_time() {
         let asked =
-            |part| Asked::AnsweredWithin { phase: 0, part, within: Duration::from_millis(10) };
+            |part| Criterion::AnsweredWithin { phase: 0, part, within: Duration::from_millis(10) };
         let mut report = report(1, 1);
         assert_eq!(judged(asked(0.99), &report), ("100 % of 2,000".to_owned(), Some(true)));
         report.totals[0][0].record(Kind::Latency, 50 * MS, 100);
@@ -454,7 +456,7 @@ mod tests {
         for (change, found, is_met) in rows {
             let mut report = example();
             change(&mut report);
-            assert_eq!(judged(Asked::NothingLost, &report), (found.to_owned(), is_met));
+            assert_eq!(judged(Criterion::NothingLost, &report), (found.to_owned(), is_met));
         }
     }
 
@@ -470,7 +472,7 @@ mod tests {
         report.seconds = [(0, 100, 0), (1, 100, 0), (2, 100, 300)]
             .map(|(number, produced, received)| Second::pack(number, &of(produced, received)))
             .into();
-        let asked = |factor| Asked::Drain { group: 0, factor };
+        let asked = |factor| Criterion::Drain { group: 0, factor };
         let found = "3.0 x: 200 in 1 s".to_owned();
         assert_eq!(judged(asked(2.0), &report), (found.clone(), Some(true)));
         assert_eq!(judged(asked(4.0), &report), (found, Some(false)));
@@ -478,7 +480,7 @@ mod tests {
         assert_eq!(judged(asked(2.0), &report), ("never, after 200".to_owned(), Some(false)));
         report.seconds.clear();
         assert_eq!(judged(asked(2.0), &report).1, None);
-        assert_eq!(judged(Asked::Drain { group: 7, factor: 2.0 }, &report).1, None);
+        assert_eq!(judged(Criterion::Drain { group: 7, factor: 2.0 }, &report).1, None);
     }
 
     #[test]
@@ -502,7 +504,7 @@ mod tests {
             (3, 4, "there was no such fault", None),
         ];
         for (fault, within, found, is_met) in rows {
-            let asked = Asked::BackWithin { fault, within: Duration::from_secs(within) };
+            let asked = Criterion::BackWithin { fault, within: Duration::from_secs(within) };
             assert_eq!(judged(asked, &report), (found.to_owned(), is_met));
         }
         assert_eq!(fault_name(&report, 0), "kill -9 of the broker");
@@ -513,7 +515,7 @@ mod tests {
         let mut report = report(1, 1);
         report.totals[0][0].counters.refused = 100;
         report.totals[1][0].counters.not_sent = 1;
-        let asked = Asked::Refused { part_max: 0.001 };
+        let asked = Criterion::Refused { part_max: 0.001 };
         assert_eq!(judged(asked, &report).1, Some(false));
         report.phases[0].counts = false;
         assert_eq!(judged(asked, &report), ("0.05 % of 2,000".to_owned(), Some(true)));

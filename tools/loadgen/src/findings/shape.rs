@@ -18,7 +18,7 @@ use crate::engine::measure::{Counters, Second};
 use crate::findings::document::Document;
 use crate::findings::report::{GroupFacts, Report, TrackKind};
 use crate::options::Part;
-use crate::plan::scenario::{Asked, TRACKS_MAX};
+use crate::plan::scenario::{Criterion, TRACKS_MAX};
 
 /// Exact as a floating-point number, and thousands of times what a week at full speed counts.
 const COUNT_MAX: u64 = 1 << 53;
@@ -70,13 +70,13 @@ fn numbers(document: &Document) -> Checked {
     all.extend(document.detail.threads.iter().map(|thread| ("share", thread.share)));
     for asked in &document.detail.asked {
         match *asked {
-            Asked::TailWithin { factor, .. }
-            | Asked::TailBack { factor, .. }
-            | Asked::Drain { factor, .. } => all.push(("factor", factor)),
-            Asked::AnsweredWithin { part, .. } => all.push(("part", part)),
-            Asked::Refused { part_max } => all.push(("part_max", part_max)),
-            Asked::FailIf(threshold) => all.push(("limit", threshold.limit)),
-            Asked::NothingLost | Asked::BackWithin { .. } => {}
+            Criterion::TailWithin { factor, .. }
+            | Criterion::TailBack { factor, .. }
+            | Criterion::Drain { factor, .. } => all.push(("factor", factor)),
+            Criterion::AnsweredWithin { part, .. } => all.push(("part", part)),
+            Criterion::Refused { part_max } => all.push(("part_max", part_max)),
+            Criterion::FailIf(threshold) => all.push(("limit", threshold.limit)),
+            Criterion::NothingLost | Criterion::BackWithin { .. } => {}
         }
     }
     let mut wrong = all.iter().filter(|(_, number)| !(0.0..=NUMBER_MAX).contains(number));

@@ -30,7 +30,7 @@ use crate::plan::curve::{RateCurve, highest};
 use crate::plan::double11::timeline::{END_S, FIRST_MINUTE_S, PAYMENTS_S, START_S, Timeline};
 use crate::plan::keys::{KeySpace, Keys};
 use crate::plan::scenario::{
-    Asked, Fault, Group, LateJoin, Pause, Phase, Scenario, Stream, asked_of_faults,
+    Criterion, Fault, Group, LateJoin, Pause, Phase, Scenario, Stream, asked_of_faults,
 };
 use crate::plan::sizes::Sizes;
 use crate::units::grouped;
@@ -155,7 +155,7 @@ pub fn mixture(options: &Double11Options, rate: f64, length: Duration, brokers: 
         streams,
         groups,
         assumptions: assumptions(options),
-        asked: vec![Asked::NothingLost],
+        asked: vec![Criterion::NothingLost],
         ..Scenario::frame(&options.process, options.profile.seed, options.profile.arrivals)
     }
 }
@@ -405,24 +405,28 @@ fn late(connections: u32, brokers: u32, timeline: Timeline) -> Option<LateJoin> 
 }
 
 /// The thresholds of this night.
-fn asked(night: Night, phases: &[Phase], groups: &[Group], faults: &[Fault]) -> Vec<Asked> {
+fn asked(night: Night, phases: &[Phase], groups: &[Group], faults: &[Fault]) -> Vec<Criterion> {
     let phase = |name| phases.iter().position(|phase| phase.name == name).unwrap_or(0);
     let logistics = groups.iter().position(|group| group.name == "logistics").unwrap_or(0);
     let steady = phase("small hours");
     let mut asked = vec![
-        Asked::NothingLost,
-        Asked::TailWithin { phase: phase("step"), beside: steady, factor: 10.0 },
-        Asked::TailBack {
+        Criterion::NothingLost,
+        Criterion::TailWithin { phase: phase("step"), beside: steady, factor: 10.0 },
+        Criterion::TailBack {
             after: phase("plateau"),
             beside: steady,
             factor: 1.2,
             within: Duration::from_secs(5),
         },
-        Asked::AnsweredWithin { phase: steady, part: 0.9999, within: Duration::from_millis(10) },
-        Asked::Drain { group: logistics, factor: 2.0 },
+        Criterion::AnsweredWithin {
+            phase: steady,
+            part: 0.9999,
+            within: Duration::from_millis(10),
+        },
+        Criterion::Drain { group: logistics, factor: 2.0 },
     ];
     match night {
-        Night::Pulse | Night::Ceiling => asked.push(Asked::Refused { part_max: 0.001 }),
+        Night::Pulse | Night::Ceiling => asked.push(Criterion::Refused { part_max: 0.001 }),
         Night::Break => asked.extend(asked_of_faults(faults)),
         Night::Limits => {}
     }

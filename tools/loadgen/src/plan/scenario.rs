@@ -60,7 +60,7 @@ pub struct Scenario {
     /// Assumptions about the workload, and which messages substitute for a broker feature.
     pub assumptions: Vec<String>,
     /// The thresholds, judged by [`crate::findings::rows`].
-    pub asked: Vec<Asked>,
+    pub asked: Vec<Criterion>,
     /// The load exceeds the target's capacity on purpose.
     pub is_overload: bool,
 }
@@ -151,7 +151,7 @@ pub struct Pause {
 
 /// A threshold, judged by [`crate::findings::rows`].
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub enum Asked {
+pub enum Criterion {
     /// No acknowledged message is lost, corrupted, or out of order where order is required.
     NothingLost,
     /// p99.9 during phase `phase` is at most `factor` times that of phase `beside`.
@@ -180,12 +180,12 @@ const RETURN_MAX: Duration = Duration::from_secs(3);
 const TAKE_OVER_MAX: Duration = Duration::from_secs(5);
 
 /// The thresholds for faults that take a broker away.
-pub fn asked_of_faults(faults: &[Fault]) -> Vec<Asked> {
+pub fn asked_of_faults(faults: &[Fault]) -> Vec<Criterion> {
     let asked = faults.iter().enumerate().filter_map(|(fault, Fault { kind, .. })| match kind {
         FaultKind::KillBroker { down: away } | FaultKind::FreezeBroker { length: away } => {
-            Some(Asked::BackWithin { fault, within: *away + RETURN_MAX })
+            Some(Criterion::BackWithin { fault, within: *away + RETURN_MAX })
         }
-        _ if kind.is_of_machine() => Some(Asked::BackWithin { fault, within: TAKE_OVER_MAX }),
+        _ if kind.is_of_machine() => Some(Criterion::BackWithin { fault, within: TAKE_OVER_MAX }),
         _ => None,
     });
     asked.collect()

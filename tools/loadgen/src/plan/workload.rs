@@ -29,7 +29,7 @@ use ringmq::model::TopicName;
 
 use crate::options::{ProcessOptions, header_name};
 use crate::plan::curve::RateCurve;
-use crate::plan::scenario::{Asked, Fault, Phase, Scenario, Stream, asked_of_faults};
+use crate::plan::scenario::{Criterion, Fault, Phase, Scenario, Stream, asked_of_faults};
 use crate::plan::workload::spec::Spec;
 use crate::plan::workload::stream::{Load, StreamSpec};
 use crate::plan::workload::tree::Wrong;
@@ -147,7 +147,7 @@ impl Workload {
             streams: self.spec.streams.iter().map(stream).collect(),
             groups,
             assumptions: self.notes(brokers),
-            asked: vec![Asked::NothingLost],
+            asked: vec![Criterion::NothingLost],
             ..Scenario::frame(process, self.spec.seed, self.spec.arrivals)
         }
     }
@@ -197,15 +197,15 @@ impl Workload {
         notes
     }
 
-    fn asked(&self) -> Vec<Asked> {
-        let mut asked = vec![Asked::NothingLost];
+    fn asked(&self) -> Vec<Criterion> {
+        let mut asked = vec![Criterion::NothingLost];
         if self.spec.faults.is_empty() {
-            asked.push(Asked::Refused { part_max: 0.001 });
+            asked.push(Criterion::Refused { part_max: 0.001 });
         }
         asked.extend(asked_of_faults(&self.spec.faults));
-        asked.extend(self.spec.fail_if.iter().copied().map(Asked::FailIf));
+        asked.extend(self.spec.fail_if.iter().copied().map(Criterion::FailIf));
         if self.spec.has_backlog {
-            asked.push(Asked::Drain { group: 0, factor: 1.0 });
+            asked.push(Criterion::Drain { group: 0, factor: 1.0 });
         }
         asked
     }

@@ -12,7 +12,7 @@ use crate::findings::report::{
 };
 use crate::findings::rows;
 use crate::options::Part;
-use crate::plan::scenario::{Asked, Pause};
+use crate::plan::scenario::{Criterion, Pause};
 use crate::show::compare::Comparison;
 use crate::show::page::render;
 
@@ -53,12 +53,12 @@ fn whole() -> Report {
     let name = "generate-0".to_owned();
     report.threads = vec![ThreadCpu { name, share: 0.4, must_keep_up: true }];
     report.asked = vec![
-        Asked::NothingLost,
-        Asked::TailWithin { phase: 0, beside: 0, factor: 10.0 },
-        Asked::AnsweredWithin { phase: 0, part: 0.99, within: Duration::from_millis(10) },
-        Asked::Drain { group: 1, factor: 2.0 },
-        Asked::BackWithin { fault: 0, within: Duration::from_secs(2) },
-        Asked::Refused { part_max: 0.001 },
+        Criterion::NothingLost,
+        Criterion::TailWithin { phase: 0, beside: 0, factor: 10.0 },
+        Criterion::AnsweredWithin { phase: 0, part: 0.99, within: Duration::from_millis(10) },
+        Criterion::Drain { group: 1, factor: 2.0 },
+        Criterion::BackWithin { fault: 0, within: Duration::from_secs(2) },
+        Criterion::Refused { part_max: 0.001 },
     ];
     report.rows = rows::judge(&report.asked, &report);
     report.incomplete = vec!["one".to_owned()];
@@ -226,7 +226,7 @@ fn what_is_wrong_is_said() {
         (|r| r.samples[0].at_ns = u64::MAX, "`at_ns` cannot be"),
         (|r| r.findings[0].audit.lost = 1 << 53, "its counts add up to"),
         (|r| r.subject.part = Part { index: 0, count: u32::MAX }, "`part` cannot have index 0"),
-        (|r| r.asked[1] = Asked::Refused { part_max: -1.0 }, "`part_max` cannot be -1"),
+        (|r| r.asked[1] = Criterion::Refused { part_max: -1.0 }, "`part_max` cannot be -1"),
     ];
     for (change, what) in rows {
         let mut document = Document::of(&whole());

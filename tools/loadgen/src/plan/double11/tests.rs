@@ -241,15 +241,15 @@ fn rows_ask_about_phases_that_exist() {
     let scenario = night("break");
     let steady = scenario.phases.iter().position(|phase| phase.name == "small hours").unwrap();
     let step = scenario.phases.iter().position(|phase| phase.name == "step").unwrap();
-    let tail = Asked::TailWithin { phase: step, beside: steady, factor: 10.0 };
+    let tail = Criterion::TailWithin { phase: step, beside: steady, factor: 10.0 };
     assert!(scenario.asked.contains(&tail), "{:?}", scenario.asked);
     // Killed for 5 s, frozen for 10 s.
     for (fault, within) in [(1, 8), (2, 13)] {
-        let back = Asked::BackWithin { fault, within: Duration::from_secs(within) };
+        let back = Criterion::BackWithin { fault, within: Duration::from_secs(within) };
         assert!(scenario.asked.contains(&back), "{:?}", scenario.asked);
     }
     let drained = scenario.asked.iter().find_map(|asked| match asked {
-        Asked::Drain { group, .. } => Some(scenario.groups[*group].name.as_str()),
+        Criterion::Drain { group, .. } => Some(scenario.groups[*group].name.as_str()),
         _ => None,
     });
     assert_eq!(drained, Some("logistics"));

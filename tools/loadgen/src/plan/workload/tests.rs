@@ -18,7 +18,7 @@ fn ten_million_a_second_means_as_fast_as_possible() {
     let note = "producerRate 10,000,000: taken as `max`, which is what such rates mean";
     assert!(scenario.assumptions.iter().any(|it| it == note), "{:?}", scenario.assumptions);
     assert!(scenario.text.starts_with("max (for 10,000,000/s) x "), "{}", scenario.text);
-    let limit = Asked::FailIf(Threshold::parse("p99>20ms").unwrap());
+    let limit = Criterion::FailIf(Threshold::parse("p99>20ms").unwrap());
     assert!(scenario.asked.contains(&limit), "{:?}", scenario.asked);
 }
 
@@ -90,7 +90,7 @@ fn a_backlog_is_a_phase_in_which_nobody_consumes() {
     assert_eq!(filled_ns, 60_000_000_000 + 104_857_600_000);
     let pause = Pause { from_ns: 60_000_000_000, to_ns: filled_ns, is_down: false };
     assert_eq!(scenario.groups[0].pauses, [pause]);
-    assert!(scenario.asked.contains(&Asked::Drain { group: 0, factor: 1.0 }));
+    assert!(scenario.asked.contains(&Criterion::Drain { group: 0, factor: 1.0 }));
     assert!(scenario.assumptions[0].contains("consumerBacklogSizeGB"));
 }
 
@@ -137,7 +137,7 @@ fn our_own_fields_make_a_shop() {
     let down = Duration::from_secs(2);
     assert_eq!(scenario.faults[0].kind, FaultKind::KillBroker { down });
     assert_eq!((scenario.seed, scenario.end_ns()), (11, 90_000_000_000));
-    let back = Asked::BackWithin { fault: 0, within: Duration::from_secs(5) };
+    let back = Criterion::BackWithin { fault: 0, within: Duration::from_secs(5) };
     assert!(scenario.asked.contains(&back), "{:?}", scenario.asked);
 }
 

@@ -56,7 +56,7 @@ pub fn start(
 ) -> io::Result<Background<Vec<FaultMark>>> {
     Background::start("faults", move |is_over| {
         let actions = plan(&faults);
-        let courses = faults.iter().map(Course::of).collect();
+        let courses = faults.iter().map(FaultProgress::of).collect();
         let silences = None;
         Run { faults, actions, courses, servers, clock, last_ack, stop, is_over, silences }.run()
     })
@@ -160,7 +160,7 @@ pub fn describe(kind: &FaultKind) -> String {
 }
 
 /// Progress of one fault.
-struct Course {
+struct FaultProgress {
     mark: FaultMark,
     state: State,
     /// The first acknowledgement at or after this time means that the broker is back, ns.
@@ -188,7 +188,7 @@ enum InForce {
     Slowed(Limit),
 }
 
-impl Course {
+impl FaultProgress {
     fn of(fault: &Fault) -> Self {
         let mark = FaultMark {
             at_ns: fault.at_ns,
@@ -223,7 +223,7 @@ struct Run<'a> {
     faults: Vec<Fault>,
     actions: Vec<Action>,
     /// Indexed by fault.
-    courses: Vec<Course>,
+    courses: Vec<FaultProgress>,
     servers: Option<Servers>,
     clock: RunClock,
     last_ack: Arc<LastAck>,
@@ -271,7 +271,7 @@ impl Run<'_> {
     }
 
     fn is_watching(&self) -> bool {
-        let is_watched = |course: &Course| {
+        let is_watched = |course: &FaultProgress| {
             matches!(course.state, State::Returning(_)) || course.back_from_ns.is_some()
         };
         self.silences.is_some() || self.courses.iter().any(is_watched)

@@ -1,8 +1,8 @@
 //! Wake-ups from other threads.
 //!
 //! The executor notices the wake-up of a task by another thread only in a pass over its own rings. So a
-//! future that another thread completes is wrapped ([`super::reachable`]): its waker rings this thread's
-//! bell, an eventfd that the reactor watches.
+//! future that another thread completes is wrapped ([`super::reachable`]): its waker writes to this
+//! thread's notifier, an eventfd that the reactor watches.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -20,11 +20,11 @@ use rustc_hash::FxHashMap;
 use super::readiness::Readiness;
 use super::ring::Ring;
 
-/// The bell of one thread.
-struct Bell {
+/// The notifier of one thread.
+struct Notifier {
     descriptor: EventFd,
-    /// The bell has been rung, and the thread has not checked it yet.
-    is_rung: AtomicBool,
+    /// The eventfd has been written, and the thread has not checked it yet.
+    is_notified: AtomicBool,
     /// Numbers of the futures that were woken.
     woken: Mutex<Vec<u64>>,
     thread: ThreadId,
@@ -32,21 +32,21 @@ struct Bell {
     executor: OnceLock<Waker>,
 }
 
-impl Bell {
+impl Notifier {
     fn new() -> io::Result<Arc<Self>> {
         let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
         let descriptor = EventFd::from_value_and_flags(0, flags)?;
-        let (is_rung, woken, executor) = Default::default();
+        let (is_notified, woken, executor) = Default::default();
         let thread = thread::current().id();
-        Ok(Arc::new(Self { descriptor, is_rung, woken, thread, executor }))
+        Ok(Arc::new(Self { descriptor, is_notified, woken, thread, executor }))
     }
 
     fn wake(&self, number: u64) {
         self.woken.lock().unwrap_or_else(PoisonError::into_inner).push(number);
-        let was_rung = self.is_rung.swap(true, Ordering::AcqRel);
+        let was_notified = self.is_notified.swap(true, Ordering::AcqRel);
         // On its own thread there is no need: the reactor checks before it sleeps.
         let is_own_thread = thread::current().id() == self.thread;
-        if !was_rung && !is_own_thread {
+        if !was_notified && !is_own_thread {
             // Fails only if the counter is full: then it is ready already.
             self.descriptor.write(1).ok();
         }
@@ -59,25 +59,25 @@ impl Bell {
             self.descriptor.read().ok();
         }
         // Cleared before `woken` is taken: a later wake rings again.
-        self.is_rung.store(false, Ordering::Release);
+        self.is_notified.store(false, Ordering::Release);
         std::mem::take(&mut *self.woken.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 /// The futures of one thread that other threads may wake.
-pub struct Outside {
-    bell: Arc<Bell>,
+pub struct ForeignWakers {
+    notifier: Arc<Notifier>,
     readiness: Rc<Readiness>,
     wakers: RefCell<FxHashMap<u64, Waker>>,
     next_number: Cell<u64>,
 }
 
-impl Outside {
+impl ForeignWakers {
     pub fn new() -> io::Result<Self> {
-        let bell = Bell::new()?;
-        let readiness = Readiness::new(bell.descriptor.as_raw_fd(), POLLIN);
+        let notifier = Notifier::new()?;
+        let readiness = Readiness::new(notifier.descriptor.as_raw_fd(), POLLIN);
         let (wakers, next_number) = Default::default();
-        Ok(Self { bell, readiness, wakers, next_number })
+        Ok(Self { notifier, readiness, wakers, next_number })
     }
 
     /// Wakes the tasks of futures that other threads have woken. Returns whether there were any.
@@ -86,10 +86,10 @@ impl Outside {
         if !is_ready {
             ring.borrow_mut().watch(&self.readiness);
         }
-        if !is_ready && !self.bell.is_rung.load(Ordering::Acquire) {
+        if !is_ready && !self.notifier.is_notified.load(Ordering::Acquire) {
             return false;
         }
-        let woken = self.bell.take_woken(is_ready);
+        let woken = self.notifier.take_woken(is_ready);
         let wakers = self.wakers.borrow();
         woken.iter().filter_map(|number| wakers.get(number)).for_each(Waker::wake_by_ref);
         true
@@ -98,13 +98,16 @@ impl Outside {
     /// Keeps a waker of any task of the executor. It wakes the executor even after that task has
     /// ended.
     pub fn set_executor(&self, waker: &Waker) {
-        self.bell.executor.get_or_init(|| waker.clone());
+        self.notifier.executor.get_or_init(|| waker.clone());
     }
 
     /// Creates a waker for other threads. Returns it and its number.
     pub fn new_waker(&self, is_watchdog: bool) -> (u64, Waker) {
         let number = self.next_number.replace(self.next_number.get() + 1);
-        (number, Arc::new(Ringer { bell: self.bell.clone(), number, is_watchdog }).into())
+        (
+            number,
+            Arc::new(ForeignWaker { notifier: self.notifier.clone(), number, is_watchdog }).into(),
+        )
     }
 
     /// Registers `task` to be woken when the waker with this number is.
@@ -119,30 +122,30 @@ impl Outside {
 }
 
 /// The waker that other threads get.
-struct Ringer {
-    bell: Arc<Bell>,
+struct ForeignWaker {
+    notifier: Arc<Notifier>,
     number: u64,
     /// The waker also wakes the executor, in case that has parked by mistake.
     is_watchdog: bool,
 }
 
-impl Ringer {
-    fn ring(&self) {
-        self.bell.wake(self.number);
+impl ForeignWaker {
+    fn notify(&self) {
+        self.notifier.wake(self.number);
         if self.is_watchdog
-            && let Some(executor) = self.bell.executor.get()
+            && let Some(executor) = self.notifier.executor.get()
         {
             executor.wake_by_ref();
         }
     }
 }
 
-impl Wake for Ringer {
+impl Wake for ForeignWaker {
     fn wake(self: Arc<Self>) {
-        self.ring();
+        self.notify();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.ring();
+        self.notify();
     }
 }

@@ -59,7 +59,7 @@ pub fn compare(replica: ReplicaId, known: &Mark, now: &Mark) -> Result<(), Ident
 }
 
 /// The identity of this replica, and of the others that it has met. A clone is another handle.
-pub struct Acquaintance<D: Disk>(Rc<State<D>>);
+pub struct KnownPeers<D: Disk>(Rc<State<D>>);
 
 struct State<D: Disk> {
     store: Store<D>,
@@ -74,13 +74,13 @@ struct State<D: Disk> {
     has_met_stranger: Cell<bool>,
 }
 
-impl<D: Disk> Clone for Acquaintance<D> {
+impl<D: Disk> Clone for KnownPeers<D> {
     fn clone(&self) -> Self {
         Self(self.0.clone())
     }
 }
 
-impl<D: Disk> Acquaintance<D> {
+impl<D: Disk> KnownPeers<D> {
     /// Reads the identity of the directory, or gives it one. `directory` is random. `is_used`:
     /// there are votes or entries.
     pub async fn open(

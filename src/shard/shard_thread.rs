@@ -17,7 +17,7 @@ use super::listener;
 use super::mesh::{Inbox, Mesh};
 use super::nudge::Pulse;
 use super::plan::{Replication, replication_port};
-use super::replication::Seating;
+use super::replication::ReplicationSetup;
 use super::shard::Shard;
 use crate::broker::{Broker, BrokerConfig};
 use crate::model::ShardId;
@@ -32,7 +32,7 @@ const DAMAGED_REPLICA: &str = "its log has lost entries that it had on stable me
     Replace it by a replica with a new number and an empty directory (ringmq replica replace)";
 
 /// What a shard needs to start.
-pub struct Seat {
+pub struct ShardThread {
     pub shard: u16,
     pub directory: PathBuf,
     pub store: StoreConfig,
@@ -48,10 +48,10 @@ pub struct Seat {
 pub struct OpenShard {
     shard: Rc<Shard<BrokerService<FileDisk>>>,
     listeners: Vec<TcpListener>,
-    replica: Option<Seating>,
+    replica: Option<ReplicationSetup>,
 }
 
-impl Seat {
+impl ShardThread {
     pub async fn open(self, pulse: Pulse) -> Result<OpenShard, RunError> {
         let in_shard =
             |error: &dyn Display| RunError::new(format!("shard {}: {error}", self.shard));
@@ -77,15 +77,15 @@ impl Seat {
         let mut replica = None;
         if let (Some(replication), Some(identity)) = (self.replication, identity) {
             let address = SocketAddr::new(self.address.ip(), replication_port(self.address.port()));
-            let seating = Seating {
+            let setup = ReplicationSetup {
                 name,
                 identity,
                 peers: replication.peers(self.shard),
                 listener: listener::bind(address).await.map_err(|e| in_shard(&e))?,
                 announcer: self.announcer,
             };
-            seating.begin_as_follower(shard.id);
-            replica = Some(seating);
+            setup.begin_as_follower(shard.id);
+            replica = Some(setup);
         }
         shard.service.introduce().await;
         Ok(OpenShard { shard, listeners, replica })
@@ -99,8 +99,8 @@ impl OpenShard {
         shard.start_committers();
         let replica = match replica {
             None => None,
-            Some(seating) => match seating.open(shard.clone()).await {
-                Ok(seated) => Some(seated),
+            Some(setup) => match setup.open(shard.clone()).await {
+                Ok(opened) => Some(opened),
                 Err(error) => {
                     return tracing::error!(
                         shard = shard.id.0,

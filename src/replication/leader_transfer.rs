@@ -15,7 +15,7 @@ use openraft::async_runtime::WatchReceiver;
 use openraft::type_config::TypeConfigExt;
 
 use super::host::Host;
-use super::preference::{HandOver, readiness, successor};
+use super::preference::{TransferReason, readiness, successor};
 use super::replica::Replica;
 use super::types::{Place, ReplicaId, Runtime, Types, log_id_of};
 use crate::model::Refusal;
@@ -37,7 +37,9 @@ impl<H: Host, R: Runtime> Replica<H, R> {
         loop {
             let broker = self.log().host().broker();
             let outcome = match broker.next_order().await {
-                ReplicaOrder::Transfer { to } => self.hand_over(to, HandOver::Ordered).await,
+                ReplicaOrder::Transfer { to } => {
+                    self.transfer_leadership(to, TransferReason::Ordered).await
+                }
                 ReplicaOrder::StepDown => self.step_down().await,
                 ReplicaOrder::Add { replica, address } => {
                     let shard = broker.config().shard;
@@ -56,7 +58,11 @@ impl<H: Host, R: Runtime> Replica<H, R> {
 
     /// Transfers the leadership to another replica. Only a leader can; does nothing if `to` already
     /// leads.
-    pub async fn hand_over(&self, to: ReplicaId, reason: HandOver) -> Result<(), Refusal> {
+    pub async fn transfer_leadership(
+        &self,
+        to: ReplicaId,
+        reason: TransferReason,
+    ) -> Result<(), Refusal> {
         let broker = self.log().host().broker();
         let shard = broker.config().shard;
         let not_leader = Refusal::NotLeader { shard: shard.0 };
@@ -75,14 +81,14 @@ impl<H: Host, R: Runtime> Replica<H, R> {
         // Consume offsets that were committed a moment ago move to the next leader. If this is
         // refused, consumers get a few messages again.
         let _ = broker.flush_offsets(self.log().host().now().moment);
-        self.log().begin_hand_over(reason);
+        self.log().begin_leader_transfer(reason);
         let leads = || self.log().leads_in() == Some(term);
         let settled = until::<R>(SETTLE_MAX, || self.is_settled(to) || !leads()).await;
         if !leads() {
             return Err(not_leader);
         }
         if !settled {
-            self.log().cancel_hand_over();
+            self.log().cancel_leader_transfer();
             let why = format!("it did not catch up within {SETTLE_MAX:?}");
             return Err(Refusal::NotReady { replica: to, why });
         }
@@ -104,7 +110,7 @@ impl<H: Host, R: Runtime> Replica<H, R> {
     pub async fn step_down(&self) -> Result<(), Refusal> {
         let shard = self.log().host().broker().config().shard;
         let Some(to) = successor(shard, &self.survey()) else { return Ok(()) };
-        self.hand_over(to, HandOver::Stopping).await?;
+        self.transfer_leadership(to, TransferReason::Stopping).await?;
         Types::<R>::sleep(TAKE_OVER_EXPECTED).await;
         Ok(())
     }
