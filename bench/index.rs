@@ -3,8 +3,8 @@
 //!
 //! Rounds with few and with many queues alternate; the table shows medians. Each message goes to any
 //! queue, as in a broker with many clients, so with many queues it misses the caches of the processor.
-//! The CPU time of an append includes the writes of the log and is shown with the minimum of all
-//! rounds, like the longest slice, because other processes can only slow them down.
+//! The CPU time of an append includes everything else that the shard's thread does. It is shown with
+//! the minimum of all rounds, like the longest slice, because other processes can only slow them down.
 //!
 //! ```text
 //! cargo bench --bench index -- --directory /data/scratch

@@ -33,8 +33,8 @@ use crate::storage::{AppendError, QueueKey, ReadError, SpaceClass};
 const BATCH_BYTES_MAX: usize = 1 << 20;
 /// Maximum bytes of records in one entry, unless a single one is larger.
 const SLICE_BYTES_MAX: usize = 128 << 10;
-/// Maximum bytes that a copy takes in an entry besides its record, among them its topic's row.
-const OVERHEAD_MAX: usize = 512;
+/// Maximum bytes that a copy takes in an entry besides its record, among them two rows of topics.
+const OVERHEAD_MAX: usize = 768;
 
 /// A pending message of an expired segment.
 struct Found {

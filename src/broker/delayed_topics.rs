@@ -19,7 +19,9 @@
 //! them are 0. So none is too high, and if their sum is the number of all pending messages
 //! ([`Delays::pending`](super::delays::Delays::pending)), each is that of its topic. Otherwise some
 //! messages are not counted, and no count is shown: messages that an older version has stored, and all
-//! those before damage to the log, or before there were more than [`COUNTS_MAX`] topics.
+//! those before damage to the log, or before there were more than [`COUNTS_MAX`] topics. Messages that
+//! are lost to damage while they are counted remain so until nothing is pending on the shard; then
+//! delivery settles them.
 
 use std::collections::BTreeMap;
 use std::mem::size_of;
@@ -47,7 +49,8 @@ pub struct PendingRow {
     pub pending_count: U64,
     /// Messages that came from the topic and will be delivered to a retry topic.
     pub retry_count: U64,
-    /// Log offset from which on messages are counted; at most that of the entry that the row is in.
+    /// Log offset from which on messages are counted, or that of the entry that has the row if it is
+    /// lower.
     pub since: U64,
     /// Log offset of the fact that set the counts; 0 in the log, where this fact does.
     pub set_at: U64,
@@ -101,7 +104,8 @@ impl DelayedTopics {
     /// later one has set it. If they might be too many, all are forgotten, so that each message that
     /// is counted for its topic is counted as a retry too.
     fn set(&mut self, counts: BTreeMap<TopicName, Count>) {
-        if self.counts.len() + counts.len() > COUNTS_MAX {
+        let new = counts.keys().filter(|topic| !self.counts.contains_key(*topic)).count();
+        if self.counts.len() + new > COUNTS_MAX {
             self.forget_before(LogOffset(u64::MAX));
             return;
         }
@@ -164,9 +168,12 @@ impl DelayedTopics {
         Ok(())
     }
 
-    /// Keeps only the counts of messages from `offset` on.
+    /// Keeps only the counts of messages from `offset` on; none if that would be too few retries.
     pub fn forget_before(&mut self, offset: LogOffset) {
-        self.counts.retain(|_, count| count.since >= offset);
+        let is_kept = |count: &Count| count.since >= offset;
+        let mut forgotten = self.counts.values().filter(|count| !is_kept(count));
+        let loses_retries = forgotten.any(|count| count.messages.retries > 0);
+        self.counts.retain(|_, count| is_kept(count) && !loses_retries);
         self.total = self.counts.values().map(|count| count.messages.delayed).sum();
     }
 

@@ -45,8 +45,10 @@ const READS_MAX: usize = 4;
 const SLICE_COUNT_MAX: usize = 128;
 const SLICE_BYTES_MAX: usize = 128 << 10;
 /// What a delivered message may need in an entry beyond its pending record: a longer topic name, the
-/// heads of facts, among them that of the state, and its topic's row.
+/// heads of facts, among them that of the state, and two rows of topics.
 pub const OVERHEAD_MAX: usize = 1024;
+/// Maximum bytes of an entry with a state and nothing else.
+const STATE_SIZE_MAX: usize = 256;
 /// Pause after a failure, for instance on a full disk.
 const RETRY_MS: u64 = 1_000;
 /// Least time between two looks for what is due. So a message that is due alone is delivered at once,
@@ -65,6 +67,8 @@ pub struct Delivery {
     rests_until: Moment,
     /// The task shall look for what is due.
     is_due: bool,
+    /// The agenda was empty, and no message has become pending since.
+    is_nothing_left: bool,
     /// How often the agenda has begun again: what was planned before may be planned a second time.
     beginnings: u32,
     is_stopping: bool,
@@ -103,6 +107,7 @@ impl Delivery {
     /// Pending messages may be others than before: looks at all of them again.
     pub fn begin_again(&mut self) {
         self.agenda = Agenda::default();
+        self.is_nothing_left = false;
         self.is_due = true;
         self.beginnings += 1;
     }
@@ -158,6 +163,7 @@ impl<D: Disk> Broker<D> {
                     let delivery = &mut self.state.borrow_mut().delivery;
                     let now = context.now().moment;
                     delivery.agenda = Agenda::default();
+                    delivery.is_nothing_left = false;
                     delivery.wake = Some(now);
                     delivery.rests_until = now.plus_ms(RETRY_MS);
                     self.deliveries.notify();
@@ -202,6 +208,7 @@ impl<D: Disk> Broker<D> {
     pub(super) fn wake_delivery_at(&self, due_ms: u64) {
         let delivery = &mut self.state.borrow_mut().delivery;
         let at = delivery.clock.moment_of(due_ms);
+        delivery.is_nothing_left = false;
         if delivery.wake.is_none_or(|wake| at < wake) {
             delivery.wake = Some(at);
             self.deliveries.notify();
@@ -212,6 +219,7 @@ impl<D: Disk> Broker<D> {
     fn is_due_later(&self, due_ms: Option<u64>) {
         let delivery = &mut self.state.borrow_mut().delivery;
         delivery.wake = due_ms.map(|due_ms| delivery.clock.moment_of(due_ms));
+        delivery.is_nothing_left = due_ms.is_none();
         self.deliveries.notify();
     }
 
@@ -223,7 +231,45 @@ impl<D: Disk> Broker<D> {
             let delivered = self.deliver_read(&read, basis, context);
             ((), read) = futures_util::try_join!(delivered, self.next_due(context))?;
         }
-        Ok(())
+        self.settle_lost(basis, context).await
+    }
+
+    /// If nothing is pending any more, messages that still count as pending were lost to damage.
+    async fn settle_lost(&self, basis: Basis, context: &impl Context) -> Result<(), Paused> {
+        let is_any = || {
+            let State { delivery, durable, .. } = &*self.state.borrow();
+            delivery.is_nothing_left && durable.delays.pending().count > 0
+        };
+        if !is_any() {
+            return Ok(());
+        }
+        let attempt = || {
+            if self.delivery_basis() != basis {
+                return Ok(Err(Paused::Outdated));
+            }
+            // Otherwise another message has become pending meanwhile.
+            if is_any() {
+                self.record_with_records(
+                    self.all_settled(context.now()),
+                    &[],
+                    SpaceClass::Ordinary,
+                )?;
+            }
+            Ok(Ok(()))
+        };
+        self.delivered(self.store.with_room(STATE_SIZE_MAX, attempt).await)
+    }
+
+    /// The fact that nothing is pending, without the counts of any topic.
+    fn all_settled(&self, now: Now) -> Facts {
+        let state = self.state.borrow();
+        let delays = &state.durable.delays;
+        let reading = state.delivery.clock.reading(now);
+        let settled = delays.pending();
+        let after = delays.state_after(delays.cursor(), delays.carried_to(), settled, reading);
+        let mut facts = Facts::default();
+        push_state(&mut facts, &after, |_| {});
+        facts
     }
 
     fn delivery_basis(&self) -> Basis {
@@ -357,7 +403,12 @@ impl<D: Disk> Broker<D> {
             }
             self.append_due(slice, context.now()).map(Ok)
         };
-        match self.store.with_room(size, attempt).await {
+        self.delivered(self.store.with_room(size, attempt).await)
+    }
+
+    /// The outcome of an attempt to append.
+    fn delivered(&self, appended: Result<Result<(), Paused>, AppendError>) -> Result<(), Paused> {
+        match appended {
             Ok(delivered) => delivered,
             Err(AppendError::Fenced) => Err(Paused::Fenced),
             Err(AppendError::NotLeader) => Err(Paused::Failed),

@@ -12,25 +12,52 @@ use std::ops::Bound;
 
 use crate::model::{GroupName, Moment};
 
-/// Maximum number of members notified in each [`PACE_MS`]: all of a thousand in 0.3 s.
-const NOTICES_MAX: usize = 32;
-const PACE_MS: u64 = 10;
+/// Time between two steps. All members of a group of up to [`STEP_COUNT_MIN`] are notified in one.
+const PACE_MS: u64 = 25;
+/// Minimum number of members notified in one step: a thousand take 0.8 s.
+const STEP_COUNT_MIN: usize = 32;
+/// One part in this many of those that wait is notified in each step, so that ten thousand take 3 s.
+const STEPS: usize = 40;
+
+#[derive(Debug, Default)]
+struct Waiting {
+    connections: BTreeSet<u64>,
+    /// The one that was notified last. The following ones are next, so none is passed over while the
+    /// group keeps changing.
+    last: Option<u64>,
+}
 
 #[derive(Debug, Default)]
 pub struct Notices {
     /// Groups that have changed, each with the connections of members to notify; never none.
-    waiting: BTreeMap<GroupName, BTreeSet<u64>>,
+    waiting: BTreeMap<GroupName, Waiting>,
+    /// Number of all members that wait.
+    count: usize,
     /// The group of the last notification.
     last: Option<GroupName>,
-    /// When the next notifications may be sent, and how many have been since the ones before.
+    /// When the next step may begin, and how many are left of the one that has begun.
     next: Moment,
-    taken: usize,
+    left: usize,
+}
+
+impl Waiting {
+    fn take(&mut self) -> Option<u64> {
+        let after = self.last.map_or(Bound::Unbounded, Bound::Excluded);
+        let following = self.connections.range((after, Bound::Unbounded)).next();
+        let next = *following.or_else(|| self.connections.first())?;
+        self.last = Some(next);
+        self.connections.remove(&next);
+        Some(next)
+    }
 }
 
 impl Notices {
     pub fn add(&mut self, group: &GroupName, connections: BTreeSet<u64>) {
         if !connections.is_empty() {
-            self.waiting.entry(group.clone()).or_default().extend(connections);
+            let waiting = self.waiting.entry(group.clone()).or_default();
+            self.count -= waiting.connections.len();
+            waiting.connections.extend(connections);
+            self.count += waiting.connections.len();
         }
     }
 
@@ -44,18 +71,21 @@ impl Notices {
         if now < self.next {
             return None;
         }
+        if self.left == 0 {
+            self.left = STEP_COUNT_MIN.max(self.count / STEPS);
+        }
         let after = self.last.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
         let following = self.waiting.range::<GroupName, _>((after, Bound::Unbounded)).next();
         let group = following.or_else(|| self.waiting.first_key_value())?.0.clone();
-        let connections = self.waiting.get_mut(&group)?;
-        let connection = connections.pop_first()?;
-        if connections.is_empty() {
+        let connection = self.waiting.get_mut(&group)?.take()?;
+        if self.waiting[&group].connections.is_empty() {
             self.waiting.remove(&group);
         }
         self.last = Some(group.clone());
-        self.taken += 1;
-        if self.taken == NOTICES_MAX {
-            (self.taken, self.next) = (0, now.plus_ms(PACE_MS));
+        self.count -= 1;
+        self.left -= 1;
+        if self.left == 0 {
+            self.next = now.plus_ms(PACE_MS);
         }
         Some((connection, group))
     }
@@ -78,19 +108,44 @@ mod tests {
     #[test]
     fn many_members_are_notified_at_the_pace_and_few_at_once() {
         let mut notices = Notices::default();
-        let all = 0..10 * NOTICES_MAX as u64;
+        let all = 0..10 * STEP_COUNT_MIN as u64;
         notices.add(&group("g"), all.clone().collect());
         let mut notified = Vec::new();
         for nth in 0..10 {
             assert_eq!(notices.next(), Some(Moment(if nth == 0 { 0 } else { nth * PACE_MS })));
             let now = taken(&mut notices, nth * PACE_MS);
-            assert_eq!(now.len(), NOTICES_MAX);
+            assert_eq!(now.len(), STEP_COUNT_MIN);
             notified.extend(now.into_iter().map(|(connection, _)| connection));
             assert_eq!(notices.take(Moment((nth + 1) * PACE_MS - 1)), None, "it is too early");
         }
         assert_eq!((notices.next(), notified), (None, all.collect()));
         notices.add(&group("g"), BTreeSet::new());
         assert_eq!(notices.next(), None, "there is nobody to notify");
+    }
+
+    #[test]
+    fn very_many_take_some_seconds() {
+        for (members, expected_ms) in [(1_000, 800), (10_000, 3_000), (50_000, 4_700)] {
+            let mut notices = Notices::default();
+            notices.add(&group("g"), (0..members).collect());
+            let mut now = 0;
+            while let Some(next) = notices.next() {
+                now = next.0;
+                taken(&mut notices, now);
+            }
+            assert!(now.abs_diff(expected_ms) < 200, "{members} members take {now} ms");
+        }
+    }
+
+    #[test]
+    fn no_member_is_passed_over_while_the_group_keeps_changing() {
+        let (mut notices, mut notified) = (Notices::default(), BTreeSet::new());
+        for nth in 0..20 {
+            notices.add(&group("g"), (0..10 * STEP_COUNT_MIN as u64).collect());
+            let now = taken(&mut notices, nth * PACE_MS);
+            notified.extend(now.into_iter().map(|(connection, _)| connection));
+        }
+        assert_eq!(notified.len(), 10 * STEP_COUNT_MIN);
     }
 
     #[test]

@@ -23,7 +23,7 @@ use super::ring::Ring;
 /// The notifier of one thread.
 struct Notifier {
     descriptor: EventFd,
-    /// The eventfd has been written, and the thread has not checked it yet.
+    /// A wake-up was noted, and the thread has not checked it yet.
     is_notified: AtomicBool,
     /// Numbers of the futures that were woken.
     woken: Mutex<Vec<u64>>,
@@ -58,7 +58,7 @@ impl Notifier {
             // Fails only if there is nothing to read.
             self.descriptor.read().ok();
         }
-        // Cleared before `woken` is taken: a later wake rings again.
+        // Cleared before `woken` is taken: a later wake writes again.
         self.is_notified.store(false, Ordering::Release);
         std::mem::take(&mut *self.woken.lock().unwrap_or_else(PoisonError::into_inner))
     }

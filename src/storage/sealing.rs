@@ -56,11 +56,11 @@ impl IndexPlan {
     pub async fn release(self) {
         let Some(mut segment) = Rc::into_inner(self.segment) else { return };
         let mut slices = Slices::default();
-        while segment.run_count() > 0 {
-            let left = segment.run_count().saturating_sub(SLICE_ITEMS);
-            let count = segment.run_count() - left;
-            segment.truncate(left);
-            slices.handled(count).await;
+        loop {
+            match segment.free_some() {
+                0 => return,
+                count => slices.handled(count).await,
+            }
         }
     }
 

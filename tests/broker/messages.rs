@@ -351,6 +351,41 @@ fn after_damage_the_numbers_are_known_when_what_was_pending_is_delivered() {
     });
 }
 
+/// Whether it is lost while the broker runs or before it starts.
+#[test]
+fn a_delayed_message_that_is_lost_is_pending_until_the_others_are_delivered() {
+    sim::run(async {
+        for is_restarted in [false, true] {
+            let disk = SimDisk::new(26);
+            let store = || StoreConfig { tail_cache_bytes: 0, ..store_config() };
+            let open =
+                async |disk| Broker::open(disk, store(), broker_config(true)).await.unwrap().0;
+            let mut broker = open(disk.clone()).await;
+            for (name, body) in [("a", b"first"), ("b", b"other")] {
+                let properties = Bytes::from_static(b"DELAY\x011\x02");
+                let delayed = Produce { properties, ..produce(name, 0, "A", body) };
+                send(&broker, delayed).await.unwrap();
+                send(&broker, produce("t", 0, "A", &[7; 9_000])).await.unwrap();
+            }
+            let name = format!("{:020}", 0);
+            let contents = disk.contents(&name).unwrap();
+            let at = contents.windows(5).position(|bytes| bytes == b"first").unwrap();
+            disk.damage(&name, at as u64, &[0xFF]);
+            if is_restarted {
+                drop(broker);
+                broker = open(disk.after_crash(1)).await;
+            }
+            deliver(&broker, 3_000).await;
+            assert_eq!(delayed_counts(&broker, ["a", "b"]).await, [Some(0), Some(0)]);
+            let all = Request::TopicStats { topic: topic("SCHEDULE_TOPIC_XXXX") };
+            let reply = answer(&broker, all).await.reply;
+            let Ok(Reply::TopicStats(stats)) = reply else { panic!("{reply:?}") };
+            let offsets = (stats.queues[0].min_offset.0, stats.queues[0].max_offset.0);
+            assert_eq!(offsets, (2, 2), "nothing is pending");
+        }
+    });
+}
+
 /// A separator is added between a message's own properties and those of its batch.
 #[test]
 fn a_batch_whose_properties_just_do_not_fit_is_refused() {

@@ -13,8 +13,8 @@ pub struct MemorySegment {
     pub range: Range<LogOffset>,
     /// 1, 2, 3, … in order of creation.
     pub number: u32,
-    /// In order of creation.
-    runs: Vec<MemoryRun>,
+    /// In order of creation, in chunks of [`CHUNK_RUNS`]. So adding a run never copies many.
+    runs: Vec<Vec<MemoryRun>>,
     /// What adding messages does not need, for each run.
     heads: Vec<RunHead>,
     /// Earliest and latest store time.
@@ -24,6 +24,8 @@ pub struct MemorySegment {
 /// A run's messages that need no allocation of their own. With very many queues, few runs have more.
 const MESSAGES_INLINE: usize = 2;
 
+/// Runs of a chunk. The first chunk of a segment grows with its queues.
+const CHUNK_RUNS: usize = 1_024;
 /// Minimum number of runs by which a segment's memory grows.
 const RUNS_MIN: usize = 16;
 
@@ -72,24 +74,29 @@ impl MemorySegment {
 
     /// Adds a run without messages.
     pub fn begin_run(&mut self, key: QueueKey, first: u64, older: RunId) -> RunId {
-        let slot = u32::try_from(self.runs.len()).expect("a segment has fewer messages");
-        if self.runs.len() == self.runs.capacity() {
-            // Not doubled: with very many queues this is most of their memory.
-            let more = (self.runs.len() / 4).max(RUNS_MIN);
-            self.runs.reserve_exact(more);
-            self.heads.reserve_exact(more);
+        let slot = u32::try_from(self.heads.len()).expect("a segment has fewer messages");
+        if self.heads.len() == self.heads.capacity() {
+            // Not doubled: with very many queues this is much of their memory.
+            self.heads.reserve_exact((self.heads.len() / 4).max(RUNS_MIN));
         }
-        self.runs.push(MemoryRun { first, messages: SmallVec::new() });
         self.heads.push(RunHead { key, older });
+        if self.runs.last().is_none_or(|chunk| chunk.len() == CHUNK_RUNS) {
+            let is_first = self.runs.is_empty();
+            self.runs.push(Vec::with_capacity(if is_first { RUNS_MIN } else { CHUNK_RUNS }));
+        }
+        let chunk = self.runs.last_mut().expect("pushed above");
+        chunk.push(MemoryRun { first, messages: SmallVec::new() });
         RunId { segment: self.number, slot }
     }
 
     pub fn run(&self, slot: u32) -> &MemoryRun {
-        &self.runs[slot as usize]
+        let slot = slot as usize;
+        &self.runs[slot / CHUNK_RUNS][slot % CHUNK_RUNS]
     }
 
     pub fn run_mut(&mut self, slot: u32) -> &mut MemoryRun {
-        &mut self.runs[slot as usize]
+        let slot = slot as usize;
+        &mut self.runs[slot / CHUNK_RUNS][slot % CHUNK_RUNS]
     }
 
     pub fn head(&self, slot: u32) -> RunHead {
@@ -97,19 +104,19 @@ impl MemorySegment {
     }
 
     pub fn run_count(&self) -> usize {
-        self.runs.len()
+        self.heads.len()
     }
 
-    /// Frees the memory of the runs from the one at `slot` on.
-    pub fn truncate(&mut self, slot: usize) {
-        self.runs.truncate(slot);
+    /// Frees the memory of some of the runs. Returns how many; 0 if none is left.
+    pub fn free_some(&mut self) -> usize {
+        self.runs.pop().map_or(0, |chunk| chunk.len())
     }
 
     /// Memory by capacity, bytes.
     pub fn memory_size(&self) -> usize {
-        let spilled = self.runs.iter().filter(|run| run.messages.spilled());
+        let spilled = self.runs.iter().flatten().filter(|run| run.messages.spilled());
         let messages: usize = spilled.map(|run| run.messages.capacity()).sum();
-        let runs = self.runs.capacity() * size_of::<MemoryRun>();
+        let runs = self.runs.iter().map(Vec::capacity).sum::<usize>() * size_of::<MemoryRun>();
         let heads = self.heads.capacity() * size_of::<RunHead>();
         runs + heads + messages * size_of::<IndexMessage>()
     }

@@ -55,6 +55,9 @@ impl Drop for Scratch {
     }
 }
 
+/// How often a server is started at most.
+const STARTS_MAX: usize = 3;
+
 /// `ringmq dev` with one shard, until dropped.
 pub struct Server {
     child: Child,
@@ -64,20 +67,31 @@ pub struct Server {
 }
 
 impl Server {
+    /// Starts one. Another process may take a port after it was found to be free; then another port is
+    /// used.
     pub fn start() -> Self {
+        (0..STARTS_MAX).find_map(|_| Self::try_start()).expect("a broker becomes ready")
+    }
+
+    fn try_start() -> Option<Self> {
         let data = Scratch::new("server");
         let (broker, namesrv) = (free_port(), free_port());
         let mut command = loadgen(&format!(
             "ringmq dev --shards 1 --flush async --listen {broker} --namesrv-listen {namesrv} \
-             --data {}",
+             --data {}/data",
             data.shown()
         ));
-        let mut child =
-            command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("loadgen starts");
+        let said = data.0.join("stderr");
+        command.stdout(Stdio::piped()).stderr(fs::File::create(&said).unwrap());
+        let mut child = command.spawn().expect("loadgen starts");
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let ready = lines.find(|line| line.as_ref().is_ok_and(|it| it.starts_with("ringmq ready")));
-        assert!(ready.is_some(), "the broker ended before it was ready");
-        Self { child, namesrv, broker, _data: data }
+        if ready.is_none() {
+            let status = child.wait().unwrap();
+            eprintln!("{status} before it was ready: {}", fs::read_to_string(&said).unwrap());
+            return None;
+        }
+        Some(Self { child, namesrv, broker, _data: data })
     }
 }
 
