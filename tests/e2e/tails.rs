@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::server::{PATIENCE, Ports, Scratch, Server, ringmq, run, wait_until};
 
@@ -184,5 +184,73 @@ fn a_tail_with_a_count_commits_only_what_it_printed() {
         wait_until("all is read", TICK, PATIENCE, || tail.printed().len() >= part.len());
         assert_eq!(tail.printed(), part);
     }
+    assert!(server.terminate().success());
+}
+
+/// What `ringmq group` prints for scripts, and that a group with members is not deleted.
+#[test]
+fn groups_are_listed_described_reset_and_deleted() {
+    let scratch = Scratch::new("group-commands");
+    let ports = Ports::free();
+    let server = Server::dev(&scratch.0.join("data"), ports, 1);
+    let namesrv = ports.nameserver_address().to_string();
+    let ask = |args: &[&str]| -> Value {
+        let output = run(&[&["group"], args, &["-o", "json", "--namesrv", &namesrv]].concat());
+        assert!(output.status.success(), "{args:?}: {output:?}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    command(ports, &["topic", "create", "orders", "--queues", "1"]);
+    for body in ["one", "two", "three"] {
+        command(ports, &["msg", "send", "orders", body]);
+    }
+    let mut tail = Tail::of_group(ports);
+    let all = ["one", "two", "three"].map(String::from);
+    wait_until("all messages", TICK, PATIENCE, || tail.has_printed(&all));
+
+    let listed = ask(&["list"]);
+    let row = |members: usize| json!({"group": "readers", "members": members, "retries": 16});
+    assert!(listed.as_array().unwrap().contains(&row(1)), "{listed}");
+    let described = ask(&["describe", "readers"])[0].clone();
+    let member = &described["members"][0];
+    assert!(member["client"].as_str().is_some_and(|id| !id.is_empty()), "{described}");
+    assert!(member["address"].as_str().is_some_and(|at| at.starts_with("127.0.0.1:")), "{member}");
+    assert_eq!(member["shared"], false);
+    let subscriptions = described["subscriptions"].as_array().unwrap();
+    assert!(subscriptions.contains(&json!({"topic": "orders", "expression": "*"})), "{described}");
+    let delete = ["group", "delete", "readers", "--namesrv", &namesrv];
+    let refused = run(&delete);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("1 members online"), "{said}");
+
+    // What it has read is committed when it ends.
+    tail.interrupt();
+    command(ports, &["msg", "send", "orders", "four"]);
+    wait_until("that the member has left", TICK, PATIENCE, || {
+        ask(&["list"]).as_array().unwrap().contains(&row(0))
+    });
+    let described = ask(&["describe", "readers"])[0].clone();
+    assert!(described["last_commit_ms"].as_u64().is_some_and(|at| at > 1_700_000_000_000));
+    let of_orders = |described: &Value| {
+        let queues = described["queues"].as_array().unwrap();
+        let row = queues.iter().find(|row| row["topic"] == "orders");
+        row.unwrap_or_else(|| panic!("{described}")).clone()
+    };
+    let mut queue = of_orders(&described);
+    assert!(queue["lag_seconds"].take().is_u64());
+    let broker = "s00-broker-a";
+    assert_eq!(
+        queue,
+        json!({"topic": "orders", "broker": broker, "queue": 0, "committed": 3, "end": 4, "lag": 1,
+               "lag_seconds": null})
+    );
+    let reset = ask(&["reset", "readers", "orders", "--to", "2", "--queue", "0"]);
+    assert_eq!(reset, json!([{"topic": "orders", "broker": broker, "queue": 0, "offset": 2}]));
+    assert_eq!(of_orders(&ask(&["describe", "readers"])[0])["committed"], 2);
+
+    let would_delete = ask(&["delete", "readers", "--dry-run"]);
+    assert_eq!(would_delete[0]["group"], "readers");
+    assert!(ask(&["list"]).as_array().unwrap().contains(&row(0)), "it is still there");
+    assert_eq!(ask(&["delete", "readers"]), json!([{"group": "readers", "broker": broker}]));
+    assert!(!ask(&["list"]).as_array().unwrap().contains(&row(0)));
     assert!(server.terminate().success());
 }
