@@ -9,7 +9,7 @@ use ringmq::model::batch::Records;
 use ringmq::model::record::{RecordView, push_property};
 use ringmq::model::request::{Expression, Produce, Pull, QueueOf};
 use ringmq::model::{GroupName, QueueId, Request, Timestamp, TopicName};
-use ringmq::wire::codes::response::SYSTEM_BUSY;
+use ringmq::wire::codes::response::{SUCCESS, SYSTEM_BUSY};
 use ringmq::wire::{
     FRAME_SIZE_MAX, Frame, HeaderEncoding, decode_reply, encode_request, next_frame,
 };
@@ -64,6 +64,16 @@ impl Client {
             }
         });
         stored
+    }
+
+    /// Sends encoded requests and waits for all replies. Returns how many were not refused.
+    pub fn ask(&mut self, requests: &[u8], count: usize) -> usize {
+        let mut done = 0;
+        self.exchange(requests, count, |frame| {
+            done +=
+                usize::from(decode_reply(&frame).expect("a reply has a header").code == SUCCESS);
+        });
+        done
     }
 
     fn exchange(&mut self, requests: &[u8], count: usize, mut take: impl FnMut(Frame)) {
@@ -171,7 +181,12 @@ fn push_pull(
 }
 
 /// Appends an encoded request with number `nth`, which its reply repeats.
-fn push_request(out: &mut Vec<u8>, nth: usize, request: &Request) {
+pub fn push_request(out: &mut Vec<u8>, nth: usize, request: &Request) {
     encode_request(out, HeaderEncoding::Json, nth as i32, false, request)
         .expect("JSON has a form for it");
+}
+
+/// Appends an encoded request that gets no reply.
+pub fn push_one_way(out: &mut Vec<u8>, request: &Request) {
+    encode_request(out, HeaderEncoding::Json, 0, true, request).expect("JSON has a form for it");
 }

@@ -31,10 +31,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use clap::{Parser, ValueEnum};
-use ringmq::model::request::QueueOf;
-use ringmq::model::{GroupName, QueueId, TopicName};
+use ringmq::model::request::{QueueOf, SendBack};
+use ringmq::model::{GroupConfig, GroupName, QueueId, Request, TopicName};
 
-use self::client::{Client, Message, Position, push_message};
+use self::client::{Client, Message, Position, push_message, push_one_way, push_request};
 use self::dev::dev;
 use self::place::Place;
 use self::processes::{NAMESERVER, PATIENCE, Server, create_topic, median, pinned};
@@ -64,6 +64,10 @@ enum What {
     FanOut,
     /// Very many messages that are due in the same second, while very many others are pending.
     Due,
+    /// Rate of messages that a group returns against that of plain ones, and when they come back.
+    Retry,
+    /// Restart after the crash of a broker with the offsets of very many groups.
+    Offsets,
 }
 
 #[derive(Clone, Debug, Parser)]
@@ -96,6 +100,10 @@ struct Options {
     #[arg(long, default_value_t = 1_000_000, value_name = "N")]
     pending: u64,
 
+    /// Groups with an offset in each of 8 queues.
+    #[arg(long, default_value_t = 10_000, value_name = "N")]
+    groups: u64,
+
     /// CPUs of the broker and of the clients.
     #[arg(long, default_values_t = [0, 1], num_args = 2, value_name = "CPU")]
     cpus: Vec<u32>,
@@ -109,6 +117,7 @@ fn main() {
     if options.place.test {
         (options.rounds, options.seconds, options.messages) = (1, 1, 2_048);
         (options.rate, options.due, options.pending) = (1_000, 1_000, 1_000);
+        options.groups = 100;
     }
     stay_on(options.cpus[1]);
     let scratch = options.place.scratch("features");
@@ -126,6 +135,12 @@ fn main() {
     if is_wanted(What::Due) {
         due(&options, directory);
     }
+    if is_wanted(What::Retry) {
+        retry(&options, directory);
+    }
+    if is_wanted(What::Offsets) {
+        offsets(&options, directory);
+    }
 }
 
 /// Pins this process to one CPU.
@@ -136,9 +151,13 @@ fn stay_on(cpu: u32) {
 }
 
 fn started(options: &Options, directory: &Path) -> (Server, PathBuf) {
+    started_with(options, directory, &[])
+}
+
+fn started_with(options: &Options, directory: &Path, more: &[&str]) -> (Server, PathBuf) {
     let data = directory.join("data");
-    let more = ["--segment-size", "256MiB", "--ready-segments", "4", "--disk-reserve", "64MiB"];
-    (dev(options.cpus[0], &data, &more), data)
+    let same = ["--segment-size", "256MiB", "--ready-segments", "4", "--disk-reserve", "64MiB"];
+    (dev(options.cpus[0], &data, &[&same[..], more].concat()), data)
 }
 
 fn stopped(broker: Server, data: &Path) {
@@ -260,8 +279,12 @@ fn send_tagged(topic: &TopicName, count: u64) {
     assert_eq!(rest, 0, "the number of messages must be a multiple of {WINDOW}");
 }
 
-fn positions(topic: &TopicName, group: &str) -> Vec<Position> {
-    let group = GroupName::new(group.to_owned()).expect("a group may be called so");
+fn group(name: &str) -> GroupName {
+    GroupName::new(name.to_owned()).expect("a group may be called so")
+}
+
+fn positions(topic: &TopicName, name: &str) -> Vec<Position> {
+    let group = group(name);
     let queue = |queue| QueueOf { topic: topic.clone(), queue: QueueId(queue) };
     let position = |nth| Position { group: group.clone(), queue: queue(nth), offset: 0 };
     (0..QUEUES).map(position).collect()
@@ -437,4 +460,125 @@ fn delivered(topic: &TopicName, count: u64) -> Delivered {
     late.sort_unstable();
     let at = |share: f64| late[((late.len() - 1) as f64 * share) as usize];
     Delivered { early, late: [at(0.5), at(0.99), at(1.0)] }
+}
+
+// ---- messages that a group returns against plain ones
+
+fn retry(options: &Options, directory: &Path) {
+    let mut rates: [Vec<f64>; 2] = Default::default();
+    let mut back_s = Vec::new();
+    for _ in 0..options.rounds {
+        let (broker, data) = started_with(options, directory, &["--delay-levels", "1s,1s,1s"]);
+        let topic = topic("retries");
+        let mut create = Vec::new();
+        push_request(&mut create, 0, &Request::UpdateGroup(GroupConfig::new(group("returning"))));
+        assert_eq!(Client::connect().ask(&create, 1), 1, "a group can be created");
+        let begin = Instant::now();
+        let until = begin + Duration::from_secs(options.seconds);
+        let sent = send_all(&topic, u64::MAX, Some(until), |_| None);
+        rates[0].push(sent as f64 / begin.elapsed().as_secs_f64());
+        let begin = Instant::now();
+        let returned = return_some(&topic, begin + Duration::from_secs(options.seconds));
+        rates[1].push(returned as f64 / begin.elapsed().as_secs_f64());
+        let ended = Instant::now();
+        read_retries(returned);
+        back_s.push(ended.elapsed().as_secs_f64());
+        stopped(broker, &data);
+    }
+    let [plain, returned] = rates.each_mut().map(|rates| median(rates));
+    println!(
+        "retry          plain {plain:.0} msg/s; read and returned {returned:.0} msg/s; ratio {:.2}; all came back \
+         {:.1} s after the last was returned, with a delay of 1 s",
+        returned / plain,
+        median(&mut back_s)
+    );
+}
+
+/// Reads messages and returns each of them, on one connection for each queue. Returns how many.
+fn return_some(topic: &TopicName, until: Instant) -> u64 {
+    let returned = AtomicU64::new(0);
+    thread::scope(|scope| {
+        for position in positions(topic, "returning") {
+            scope.spawn(|| {
+                let mut position = [position];
+                let mut client = Client::connect();
+                let mut read = 1;
+                while read > 0 && Instant::now() < until {
+                    let mut offsets = Vec::new();
+                    read = client.pull(&mut position, "*", None, |record| {
+                        offsets.push(record.physical_offset);
+                    });
+                    for window in offsets.chunks(WINDOW) {
+                        let mut requests = Vec::new();
+                        for &offset in window {
+                            let group = group("returning");
+                            let back =
+                                SendBack { offset, group, delay_level: 0, retry_count_max: None };
+                            push_request(&mut requests, 0, &Request::SendBack(back));
+                        }
+                        let done = client.ask(&requests, window.len());
+                        returned.fetch_add(done as u64, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+    });
+    returned.into_inner()
+}
+
+/// Reads the retry topic until it has had `count` messages.
+fn read_retries(count: u64) {
+    let queue = QueueOf { topic: TopicName::retry_of(&group("returning")), queue: QueueId(0) };
+    let mut position = [Position { group: group("returning"), queue, offset: 0 }];
+    let mut client = Client::connect();
+    let deadline = Instant::now() + PATIENCE;
+    while position[0].offset < count {
+        assert!(Instant::now() < deadline, "{} of {count} came back", position[0].offset);
+        client.pull(&mut position, "*", Some(HOLD_MS), |_| {});
+    }
+}
+
+// ---- restart with the offsets of very many groups
+
+fn offsets(options: &Options, directory: &Path) {
+    let mut ready_s = Vec::new();
+    for _ in 0..options.rounds {
+        let (broker, data) = started(options, directory);
+        let topic = topic("offsets");
+        send_tagged(&topic, WINDOW as u64);
+        let mut client = Client::connect();
+        for nth in 0..options.groups {
+            let mut commits = Vec::new();
+            for Position { group, queue, .. } in positions(&topic, &format!("group-{nth}")) {
+                push_one_way(&mut commits, &Request::CommitOffset { group, queue, offset: 1 });
+            }
+            client.ask(&commits, 0);
+        }
+        let last = format!("group-{}", options.groups);
+        let mut commits = Vec::new();
+        for Position { group, queue, .. } in positions(&topic, &last) {
+            push_request(&mut commits, 0, &Request::CommitOffset { group, queue, offset: 1 });
+        }
+        // The replies come when these offsets are in the log.
+        assert_eq!(client.ask(&commits, QUEUES as usize), QUEUES as usize, "they are committed");
+        drop(broker);
+        let begin = Instant::now();
+        let (broker, data) = (started(options, directory).0, data);
+        ready_s.push(begin.elapsed().as_secs_f64());
+        let mut queries = Vec::new();
+        let every = (0..options.groups).flat_map(|nth| positions(&topic, &format!("group-{nth}")));
+        let mut count = 0;
+        for Position { group, queue, .. } in every {
+            let query = Request::CommittedOffset { group, queue, zero_if_missing: false };
+            push_request(&mut queries, 0, &query);
+            count += 1;
+        }
+        assert_eq!(Client::connect().ask(&queries, count), count, "all offsets are there");
+        stopped(broker, &data);
+    }
+    println!(
+        "offsets        {} groups with {QUEUES} queues: ready {:.2} s after kill -9 and start",
+        options.groups,
+        median(&mut ready_s)
+    );
 }

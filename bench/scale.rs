@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! cargo build --release --workspace && cargo bench --bench scale
-//! cargo bench --bench scale -- --only restart --log 10GiB
+//! cargo bench --bench scale -- --only restart --log 10
 //! ```
 //!
 //! Rounds with few and with many queues alternate; the table shows medians, and the ratio of many
