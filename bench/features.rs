@@ -543,7 +543,7 @@ fn read_retries(count: u64) {
 fn offsets(options: &Options, directory: &Path) {
     let mut ready_s = Vec::new();
     for _ in 0..options.rounds {
-        let (broker, data) = started(options, directory);
+        let (broker, _) = started(options, directory);
         let topic = topic("offsets");
         send_tagged(&topic, WINDOW as u64);
         let mut client = Client::connect();
@@ -563,7 +563,7 @@ fn offsets(options: &Options, directory: &Path) {
         assert_eq!(client.ask(&commits, QUEUES as usize), QUEUES as usize, "they are committed");
         drop(broker);
         let begin = Instant::now();
-        let (broker, data) = (started(options, directory).0, data);
+        let (broker, data) = started(options, directory);
         ready_s.push(begin.elapsed().as_secs_f64());
         let mut queries = Vec::new();
         let every = (0..options.groups).flat_map(|nth| positions(&topic, &format!("group-{nth}")));

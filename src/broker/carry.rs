@@ -13,18 +13,17 @@
 //! twice as large as everything that is pending. The log then takes at most what retention allows,
 //! twice what is pending, and one segment.
 
-use std::mem::size_of;
 use std::ops::Range;
 
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::delayed_topics::Settling;
 use super::delays::{
-    Amount, Bucket, DUE_MAX_MS, DelayedHead, DelayedItem, Delays, Key, push_state,
+    Amount, Bucket, DelayedItem, DelayedMessage, Delays, Key, each_message, push_state,
 };
 use super::facts::{DELAYED, Fact, Facts};
 use super::{Broker, State};
-use crate::model::record::{RecordHead, RecordView};
+use crate::model::record::RecordHead;
 use crate::model::{LogOffset, Now, QueueOffset};
 use crate::storage::disk::{Disk, DiskError};
 use crate::storage::{AppendError, QueueKey, ReadError, SpaceClass};
@@ -217,24 +216,17 @@ impl Copies {
 
 /// Adds the pending messages of a fact; returns the bytes of their records.
 fn find_pending(delays: &Delays, fact: &Fact<'_>, found: &mut Vec<Found>) -> usize {
-    let mut bytes = 0;
-    let mut position = size_of::<DelayedHead>();
-    while let Some(part) = fact.payload.get(position..)
-        && let Ok((item, rest)) = DelayedItem::ref_from_prefix(part)
-        && let Ok(record) = RecordView::parse(rest)
-    {
-        position += size_of::<DelayedItem>();
-        let due_ms = item.due_ms.get().min(DUE_MAX_MS);
+    let mut size = 0;
+    for message in each_message(fact).map_while(Result::ok) {
+        let DelayedMessage { due_ms, record, bytes, offset } = message;
         let key = Key { due_ms, offset: record.queue_offset.0 };
-        let offset = fact.payload_offset.plus(position as u64);
-        let end = offset.plus(record.size as u64);
         if key >= delays.cursor() && offset >= delays.carried_to() {
-            found.push(Found { key, end, record: rest[..record.size].to_vec() });
-            bytes += record.size;
+            let end = offset.plus(record.size as u64);
+            found.push(Found { key, end, record: bytes.to_vec() });
+            size += record.size;
         }
-        position += record.size;
     }
-    bytes
+    size
 }
 
 /// How many of `found` fit in one entry; at least one.

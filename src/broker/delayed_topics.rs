@@ -30,7 +30,7 @@ use std::ops::Bound;
 use zerocopy::byteorder::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::delays::{DelayState, DelayedHead, DelayedItem};
+use super::delays::{DelayState, each_message};
 use super::facts::{self, DELAYED_TOPICS, Fact, Facts, ITEMS_PER_SLICE, SLICE_SIZE};
 use crate::model::ids::RETRY_TOPIC_PREFIX;
 use crate::model::record::{PROPERTY_REAL_TOPIC, PROPERTY_RETRY_TOPIC, RecordView, property};
@@ -142,14 +142,12 @@ impl DelayedTopics {
 
     /// Applies a fact with messages that were not pending before.
     pub fn apply_messages(&mut self, fact: &Fact<'_>) {
-        let mut rest = fact.payload.get(size_of::<DelayedHead>()..).unwrap_or_default();
-        let messages = std::iter::from_fn(|| {
-            let bytes = rest.get(size_of::<DelayedItem>()..)?;
-            let record = RecordView::parse(bytes).ok()?;
-            rest = &bytes[record.size..];
-            Some(record.properties)
-        });
-        self.add(messages, fact.entry_offset, fact.payload_offset);
+        let messages = each_message(fact).map_while(Result::ok);
+        self.add(
+            messages.map(|message| message.record.properties),
+            fact.entry_offset,
+            fact.payload_offset,
+        );
     }
 
     /// Applies the rows behind a [`DelayState`]. An older version writes none and settles messages of
@@ -327,6 +325,11 @@ pub mod testing {
 
     /// A record with these properties.
     pub fn record_of(properties: &str) -> Vec<u8> {
+        record_at(QueueOffset(0), properties)
+    }
+
+    /// One that is at `queue_offset` of its bucket.
+    pub fn record_at(queue_offset: QueueOffset, properties: &str) -> Vec<u8> {
         let host = Host { address: [0; 4], port: 0.into() };
         let record = NewRecord {
             topic: "SCHEDULE_TOPIC_XXXX",
@@ -340,7 +343,7 @@ pub mod testing {
             properties: [properties.as_bytes(), b""],
         };
         let placement = Placement {
-            queue_offset: QueueOffset(0),
+            queue_offset,
             physical_offset: LogOffset(0),
             stored_at: Timestamp(1),
             store_host: host,

@@ -314,20 +314,46 @@ pub fn messages(
     fact: &Fact<'_>,
     take: &mut dyn FnMut(QueueKey, QueueOffset, Located),
 ) -> Result<(), String> {
-    let mut position = size_of::<DelayedHead>();
-    while position < fact.payload.len() {
-        let (item, rest) = DelayedItem::ref_from_prefix(&fact.payload[position..])
-            .map_err(|_| format!("it is cut at byte {position}"))?;
-        let record = RecordView::parse(rest).map_err(|error| error.to_string())?;
-        position += size_of::<DelayedItem>();
-        let offset = fact.payload_offset.plus(position as u64);
-        let due_ms = item.due_ms.get().min(DUE_MAX_MS);
-        let stored_at = record.stored_at;
-        let located = located(due_ms, offset, record.size, stored_at, fact.entry_offset);
+    for message in each_message(fact) {
+        let DelayedMessage { due_ms, record, offset, .. } = message?;
+        let located = located(due_ms, offset, record.size, record.stored_at, fact.entry_offset);
         take(Bucket::of(due_ms).queue(), record.queue_offset, located);
-        position += record.size;
     }
     Ok(())
+}
+
+/// A message of a [`DELAYED`] fact.
+pub struct DelayedMessage<'a> {
+    pub due_ms: u64,
+    pub record: RecordView<'a>,
+    /// The record as it is stored.
+    pub bytes: &'a [u8],
+    /// Where the record begins.
+    pub offset: LogOffset,
+}
+
+/// Reads the messages of a [`DELAYED`] fact one by one. Do not continue after an error.
+pub fn each_message<'a>(
+    fact: &Fact<'a>,
+) -> impl Iterator<Item = Result<DelayedMessage<'a>, String>> + use<'a> {
+    let (payload, payload_offset) = (fact.payload, fact.payload_offset);
+    let mut position = size_of::<DelayedHead>();
+    std::iter::from_fn(move || {
+        let part = payload.get(position..).filter(|part| !part.is_empty())?;
+        let Ok((item, rest)) = DelayedItem::ref_from_prefix(part) else {
+            return Some(Err(format!("it is cut at byte {position}")));
+        };
+        let record = match RecordView::parse(rest) {
+            Ok(record) => record,
+            Err(error) => return Some(Err(error.to_string())),
+        };
+        let bytes = &rest[..record.size];
+        let begin = position + size_of::<DelayedItem>();
+        position = begin + record.size;
+        let due_ms = item.due_ms.get().min(DUE_MAX_MS);
+        let offset = payload_offset.plus(begin as u64);
+        Some(Ok(DelayedMessage { due_ms, record, bytes, offset }))
+    })
 }
 
 /// What the index holds of a pending message.

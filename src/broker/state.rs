@@ -286,7 +286,7 @@ mod tests {
 
     use super::*;
     use crate::broker::delayed_topics::Settling;
-    use crate::broker::delayed_topics::testing::of_topic;
+    use crate::broker::delayed_topics::testing::{of_topic, properties_of, record_at};
     use crate::broker::delays::{Amount, Bucket, ClockReading, DelayedItem, Key};
     use crate::broker::facts::{ITEMS_PER_SLICE, MESSAGES, SLICE_SIZE};
     use crate::broker::locks::Asker;
@@ -418,33 +418,14 @@ mod tests {
         fn delayed(&self, rng: &mut Rng) -> Facts {
             let delays = &self.durable.delays;
             let due_ms = delays.cursor().due_ms + rng.below(5_000_000);
-            let host = Host { address: [0; 4], port: 0.into() };
-            let properties = format!("REAL_TOPIC\u{1}t{}\u{2}", rng.below(6));
-            let record = NewRecord {
-                topic: "SCHEDULE_TOPIC_XXXX",
-                queue: QueueId(0),
-                flag: 0,
-                system_flag: 0,
-                born_at: Timestamp(0),
-                born_host: host,
-                reconsume_times: 0,
-                body: b"x",
-                properties: [properties.as_bytes(), b""],
-            };
-            let placement = Placement {
-                queue_offset: self.index.next_offset(Bucket::of(due_ms).queue()),
-                physical_offset: LogOffset(0),
-                stored_at: Timestamp(1),
-                store_host: host,
-            };
-            let amount = Amount { count: 1, bytes: record.size() as u64 };
+            let queue_offset = self.index.next_offset(Bucket::of(due_ms).queue());
+            let record = record_at(queue_offset, &properties_of(&format!("t{}", rng.below(6))));
+            let amount = Amount { count: 1, bytes: record.len() as u64 };
             let now = ClockReading { clock_ms: delays.cursor().due_ms, wall: Timestamp(3) };
             Facts::one(facts::DELAYED, 0, |out| {
                 out.extend_from_slice(delays.head(amount, now).as_bytes());
                 out.extend_from_slice(DelayedItem { due_ms: due_ms.into() }.as_bytes());
-                let begin = out.len();
-                out.resize(begin + record.size(), 0);
-                record.write(&placement, &mut out[begin..]);
+                out.extend_from_slice(&record);
             })
         }
 

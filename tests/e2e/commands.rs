@@ -16,7 +16,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 /// Runs a command that must succeed. Parses its JSON output.
-fn parsed(args: &[&str]) -> Value {
+pub fn parsed(args: &[&str]) -> Value {
     let output = run(&[args, &["-o", "json"]].concat());
     assert!(output.status.success(), "{args:?}: {}", text(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()

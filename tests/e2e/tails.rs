@@ -10,6 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
+use crate::commands::parsed;
 use crate::server::{PATIENCE, Ports, Scratch, Server, ringmq, run, wait_until};
 
 const TICK: Duration = Duration::from_millis(20);
@@ -194,11 +195,7 @@ fn groups_are_listed_described_reset_and_deleted() {
     let ports = Ports::free();
     let server = Server::dev(&scratch.0.join("data"), ports, 1);
     let namesrv = ports.nameserver_address().to_string();
-    let ask = |args: &[&str]| -> Value {
-        let output = run(&[&["group"], args, &["-o", "json", "--namesrv", &namesrv]].concat());
-        assert!(output.status.success(), "{args:?}: {output:?}");
-        serde_json::from_slice(&output.stdout).unwrap()
-    };
+    let ask = |args: &[&str]| parsed(&[&["group"], args, &["--namesrv", &namesrv]].concat());
     command(ports, &["topic", "create", "orders", "--queues", "1"]);
     for body in ["one", "two", "three"] {
         command(ports, &["msg", "send", "orders", body]);
