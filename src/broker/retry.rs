@@ -46,10 +46,16 @@ impl<D: Disk> Broker<D> {
         if config.retry_queue_count == 0 {
             return Ok(Reply::Done);
         }
-        let permit = context.cold_read(0).await;
-        let bytes = self.record_at(*offset).await?;
+        let (bytes, _permit) = match self.cached_record_at(*offset, SMALL_SIZE_MAX) {
+            Some(bytes) => (bytes, None),
+            None => {
+                let permit = context.cold_read(0).await;
+                let bytes = self.record_at(*offset).await?;
+                let is_small = bytes.len() <= SMALL_SIZE_MAX;
+                (bytes, (!is_small).then_some(permit))
+            }
+        };
         let known = RecordView::parse(&bytes).map_err(|_| Refusal::NoMessage(*offset))?;
-        let _permit = (known.size > SMALL_SIZE_MAX).then_some(permit);
         let count_max = retry_count_max.unwrap_or(config.retry_count_max);
         let is_dead = known.reconsume_times >= count_max || *delay_level < 0;
         let properties = returned_properties(&known);

@@ -6,9 +6,13 @@
 use std::ops::Range;
 use std::rc::Rc;
 
+use zerocopy::FromBytes;
+
 use crate::model::{Chunk, LogOffset, QueueOffset, Timestamp};
 use crate::storage::disk::{Disk, DiskFile};
-use crate::storage::entry::{ENTRY_ALIGN, EntryKind, HEADER_SIZE, Parsed, parse};
+use crate::storage::entry::{
+    ENTRY_ALIGN, Entry, EntryHeader, EntryKind, HEADER_SIZE, Parsed, parse,
+};
 use crate::storage::error::ReadError;
 use crate::storage::index::Lookup;
 use crate::storage::located::{Located, QueueKey};
@@ -25,6 +29,9 @@ pub const READ_SIZE: u64 = 1 << 20;
 /// Messages further apart than this do not share a read, bytes: reading the gap would take longer
 /// than another request.
 const GAP_MAX: u64 = 64 << 10;
+/// Bytes that a search for one entry reads after the requested offset, so that one read suffices for
+/// most messages.
+const READ_AFTER: usize = 16 << 10;
 /// Messages that are a smaller part of their read than one in this many are copied out of it. A
 /// reply that waits for a slow client then holds little more than its own size.
 const COPY_FRACTION: usize = 4;
@@ -37,6 +44,17 @@ pub struct EntryAt {
     pub entry_offset: LogOffset,
     /// The payload from the requested position to its end.
     pub rest: Chunk,
+}
+
+impl EntryAt {
+    fn new(header: &EntryHeader, rest: Chunk) -> Self {
+        Self {
+            kind: EntryKind(header.kind),
+            subject: header.subject.get(),
+            entry_offset: LogOffset(header.own_offset.get()),
+            rest,
+        }
+    }
 }
 
 /// When a message was stored.
@@ -93,8 +111,12 @@ impl<D: Disk> Store<D> {
             return Err(ReadError::Gone(offset));
         }
         self.0.log.borrow().check_readable(offset..offset.plus(1))?;
+        if let Some(cached) = self.cached_entry_at(offset) {
+            return Ok(cached);
+        }
         let mut at = self.mark_before(offset).await?;
-        let mut reader = self.reader_at(offset)?;
+        let read_size = (offset.0 - at.0) as usize + READ_AFTER;
+        let mut reader = self.reader_at(offset)?.with_read_size(read_size);
         loop {
             let Parsed::Entry(entry) = reader.parse_at(at).await? else {
                 // Damage before it does not affect it.
@@ -102,18 +124,29 @@ impl<D: Disk> Store<D> {
                 at = after.ok_or_else(|| self.damage_or_gone(at))?;
                 continue;
             };
-            if offset < entry.header.end() {
-                let skip =
-                    offset.0.checked_sub(at.0 + HEADER_SIZE as u64).map(|skip| skip as usize);
-                let rest = skip.and_then(|skip| entry.payload.get(skip..)).unwrap_or_default();
-                if rest.is_empty() {
-                    return Err(ReadError::Gone(offset));
-                }
-                let (kind, subject) = (entry.kind, entry.header.subject.get());
-                let rest = Chunk::from_vec(rest.to_vec());
-                return Ok(EntryAt { kind, subject, entry_offset: at, rest });
+            let header = entry.header;
+            if offset < header.end() {
+                let size = rest_size(&entry, offset).ok_or(ReadError::Gone(offset))?;
+                return Ok(EntryAt::new(&header, reader.chunk(offset, size)));
             }
-            at = entry.header.end();
+            at = header.end();
+        }
+    }
+
+    /// As [`read_entry_at`](Self::read_entry_at), if the entry is still in memory.
+    pub fn cached_entry_at(&self, offset: LogOffset) -> Option<EntryAt> {
+        let log = &mut *self.0.log.borrow_mut();
+        log.check_readable(offset..offset.plus(1)).ok()?;
+        let segment = log.segment(offset)?;
+        let mark = mark_before(&segment.marks, segment.range.start, offset);
+        let at = entry_around(offset, mark, |at| log.tail.peek(at))?;
+        let bytes = log.tail.peek(at)?;
+        match parse(bytes, at, bytes.len() as u64, log.config.checksum_seed) {
+            Parsed::Entry(entry) => {
+                let rest = log.tail.find(offset, rest_size(&entry, offset)?)?;
+                Some(EntryAt::new(&entry.header, rest))
+            }
+            _ => None,
         }
     }
 
@@ -380,6 +413,35 @@ fn let_go(chunks: &mut [Chunk], read_size: usize) {
         let end = at + chunk.len();
         *chunk = all.slice(at..end);
         at = end;
+    }
+}
+
+/// Bytes of the payload from `offset` on, which is in the entry; `None` if it is not in the payload.
+fn rest_size(entry: &Entry<'_>, offset: LogOffset) -> Option<usize> {
+    let payload = entry.header.own_offset.get() + HEADER_SIZE as u64;
+    let skip = usize::try_from(offset.0.checked_sub(payload)?).ok()?;
+    entry.payload.len().checked_sub(skip).filter(|&size| size > 0)
+}
+
+/// The start of the entry around `offset`, from headers alone, if `from` is the start of an entry.
+/// `peek` returns the log from a place to the end of a buffer.
+fn entry_around<'a>(
+    offset: LogOffset,
+    from: LogOffset,
+    peek: impl Fn(LogOffset) -> Option<&'a [u8]>,
+) -> Option<LogOffset> {
+    let (mut at, mut rest): (_, &[u8]) = (from, &[]);
+    loop {
+        let bytes = if rest.is_empty() { peek(at)? } else { rest };
+        let (header, _) = EntryHeader::ref_from_prefix(bytes).ok()?;
+        if header.own_offset.get() != at.0 {
+            return None;
+        }
+        if offset < header.end() {
+            return Some(at);
+        }
+        rest = bytes.get(usize::try_from(header.size()).ok()?..).unwrap_or_default();
+        at = header.end();
     }
 }
 

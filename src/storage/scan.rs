@@ -9,19 +9,20 @@ use std::rc::Rc;
 use zerocopy::FromBytes;
 use zerocopy::byteorder::little_endian::U64;
 
-use crate::model::LogOffset;
+use crate::model::{Chunk, LogOffset};
 use crate::storage::disk::{BLOCK_SIZE, DiskError, DiskErrorKind, DiskFile};
 use crate::storage::entry::{ENTRY_ALIGN, HEADER_SIZE, OWN_OFFSET_AT, Parsed, parse};
 use crate::storage::recovery::{AfterHole, Chain};
 use crate::storage::segment::block_floor;
 
-/// Bytes per read.
+/// Bytes per read, unless set otherwise.
 pub const SCAN_SIZE: usize = 1 << 20;
 
 pub struct LogReader<F> {
     segments: Vec<(Range<LogOffset>, F)>,
     seed: u32,
     window: Window,
+    read_size: usize,
     pub bytes_read: u64,
     /// Whether the durable lag of entries refers to this disk. That of entries from another machine
     /// does not.
@@ -54,7 +55,27 @@ impl<F: DiskFile> LogReader<F> {
     /// `segments` are in log order.
     pub fn new(segments: Vec<(Range<LogOffset>, F)>, seed: u32) -> Self {
         let window = Window { base: 0, bytes: Rc::new([]) };
-        Self { segments, seed, window, bytes_read: 0, trusts_lags: true, unreadable: Vec::new() }
+        Self {
+            segments,
+            seed,
+            window,
+            read_size: SCAN_SIZE,
+            bytes_read: 0,
+            trusts_lags: true,
+            unreadable: Vec::new(),
+        }
+    }
+
+    /// Reads at least `size` bytes at a time, instead of [`SCAN_SIZE`].
+    pub fn with_read_size(mut self, size: usize) -> Self {
+        self.read_size = size;
+        self
+    }
+
+    /// `size` bytes at `at`, which are part of the entry parsed last.
+    pub fn chunk(&self, at: LogOffset, size: usize) -> Chunk {
+        let start = (at.0 - self.window.base) as usize;
+        Chunk::new(self.window.bytes.clone(), start..start + size)
     }
 
     /// Parses what is at `at`. Outside of all segments there is nothing.
@@ -205,7 +226,8 @@ impl<F: DiskFile> LogReader<F> {
         let base = block_floor(at.0);
         let room = usize::try_from(range.end.0 - base).unwrap_or(usize::MAX);
         let wanted = ((at.0 - base) as usize + needs).next_multiple_of(BLOCK_SIZE);
-        let (size, file) = (wanted.max(SCAN_SIZE).min(room), file.clone());
+        let (size, file) =
+            (wanted.max(self.read_size.next_multiple_of(BLOCK_SIZE)).min(room), file.clone());
         let start = range.start.0;
         let bytes = match file.read(base - start, size).await {
             Ok(bytes) => bytes,

@@ -10,7 +10,7 @@ fn driven(flush: Flush) -> StoreConfig {
     StoreConfig { commit: CommitRule::Driven, flush, ..config() }
 }
 
-/// Whether the first message can be read from memory, and from disk.
+/// Whether the first message can be read by its place and size, and by its place alone.
 async fn readable(shard: &Shard) -> [bool; 2] {
     let sent = shard.sent.borrow()[0];
     let at = LogOffset(sent.end.0 - 1000);

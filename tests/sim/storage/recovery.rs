@@ -547,3 +547,36 @@ fn an_entry_is_found_by_any_offset_in_it() {
         }
     });
 }
+
+/// Entries of several buffers and of two segments, some of them no longer in memory.
+#[test]
+fn an_entry_in_memory_is_the_entry_on_the_disk() {
+    run(async {
+        let disk = SimDisk::new(13);
+        let shard = Shard::open(&disk, config()).await.unwrap();
+        for sizes in [[300; 4], [2000; 4], [40, 900, 40, 3000]].iter().cycle().take(30) {
+            shard.send(0, sizes).unwrap();
+            shard.send(1, &sizes[..1]).unwrap();
+            shard.commit().await;
+        }
+        let reopened = Shard::open(&disk, config()).await.unwrap();
+        let end = shard.store.end();
+        assert!(end.0 > config().segment_size);
+        let (mut in_memory, mut newest) = (0, None);
+        for at in (0..end.0).step_by(8).map(LogOffset) {
+            let Some(cached) = shard.store.cached_entry_at(at) else { continue };
+            let found = reopened.store.read_entry_at(at).await.unwrap();
+            assert_eq!((cached.kind, cached.entry_offset), (found.kind, found.entry_offset));
+            assert!(*cached.rest == *found.rest, "{at:?}");
+            in_memory += 1;
+            newest = Some(cached.entry_offset);
+        }
+        assert!(in_memory > 100, "{in_memory}");
+        let last = shard.sent.borrow().last().unwrap().end;
+        assert_eq!(
+            newest,
+            reopened.store.read_entry_at(LogOffset(last.0 - 8)).await.ok().map(|e| e.entry_offset)
+        );
+        assert!(shard.store.cached_entry_at(end).is_none());
+    });
+}
