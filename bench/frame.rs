@@ -127,6 +127,7 @@ fn stored() -> Result<Reply, Refusal> {
         queue_offset: QueueOffset(123_456),
         positions: smallvec![LogOffset(1 << 35)],
         store_host: host(),
+        recall_handle: None,
     }))
 }
 

@@ -6,8 +6,8 @@ use std::mem::{offset_of, size_of};
 
 use ringmq::broker::layout::{
     DelayState, DelayedHead, DelayedItem, FactHead, GroupHead, GroupRemoved, GroupSet, LockHead,
-    LockRow, OffsetRow, PendingRow, RaftEntryHead, RaftPlaceRow, SentHead, SentRow, TopicRemoved,
-    TopicSet, TopicTable,
+    LockRow, OffsetRow, PendingRow, RaftEntryHead, RaftPlaceRow, RecalledRow, SentHead, SentRow,
+    TopicRemoved, TopicSet, TopicTable,
 };
 use ringmq::storage::EntryKind;
 use ringmq::storage::ages::{AgesHead, SegmentAge};
@@ -40,7 +40,7 @@ macro_rules! layout {
     };
 }
 
-fn layouts() -> [Layout; 36] {
+fn layouts() -> [Layout; 37] {
     [
         layout!(FactHead { size, subject, kind, reserved }),
         layout!(TopicSet {
@@ -93,6 +93,7 @@ fn layouts() -> [Layout; 36] {
         layout!(DelayedHead { clock_ms, wall_ms, stored_count, stored_bytes }),
         layout!(DelayedItem { due_ms }),
         layout!(PendingRow { pending_count, retry_count, since, set_at, name_size, reserved }),
+        layout!(RecalledRow { due_ms, offset }),
         layout!(LockHead { group_size, client_size, row_count }),
         layout!(LockRow { topic, queue }),
         layout!(SentHead { began_ms }),

@@ -77,8 +77,9 @@ impl Agenda {
         };
         if current.scanned_to < index.next_offset(current.bucket.queue()).0 {
             let taken = self.taken;
-            let is_wanted =
-                |key, located: &Located| Some(key) > taken && delays.is_pending(key, located);
+            let is_wanted = |key, located: &Located| {
+                Some(key) > taken && delays.is_pending(key, located.offset)
+            };
             return current.scan(index, self.keys_max, is_wanted);
         }
         match current.keys.peek() {
@@ -180,8 +181,8 @@ impl Current {
         self.keys.pop();
         let key = Key { due_ms, offset };
         match found {
-            Some(located) if delays.is_pending(key, &located) => Step::Due(key, located),
-            // Carried forward, or lost to damage, since the scan.
+            Some(located) if delays.is_pending(key, located.offset) => Step::Due(key, located),
+            // Recalled, carried forward, or lost to damage, since the scan.
             _ => Step::Scanned,
         }
     }

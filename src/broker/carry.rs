@@ -43,6 +43,12 @@ struct Found {
     record: Vec<u8>,
 }
 
+impl Found {
+    fn begin(&self) -> LogOffset {
+        LogOffset(self.end.0 - self.record.len() as u64)
+    }
+}
+
 impl<D: Disk> Broker<D> {
     /// Stores the pending messages of expired segments again, then lets retention delete the
     /// segments in which nothing is pending.
@@ -141,9 +147,9 @@ impl<D: Disk> Broker<D> {
     ) -> Result<LogOffset, AppendError> {
         let copies = {
             let state = self.state.borrow();
-            // The others have been delivered since they were found.
-            let cursor = state.durable.delays.cursor();
-            let pending = slice.iter().filter(|found| found.key >= cursor);
+            // The others have been delivered or recalled since they were found.
+            let delays = &state.durable.delays;
+            let pending = slice.iter().filter(|found| delays.is_pending(found.key, found.begin()));
             self.store.with_index(|index| {
                 Copies::of(&state, pending, carried_to, now, |queue| index.next_offset(queue))
             })
@@ -178,8 +184,8 @@ impl Copies {
         let bytes = found.clone().map(|found| found.record.len() as u64).sum();
         let moved = Amount { count: found.clone().count() as u64, bytes };
         let mut of_topics = Settling::begin(&state.durable.delayed_topics);
-        for Found { record, end, .. } in found.clone() {
-            of_topics.carry(record, LogOffset(end.0 - record.len() as u64));
+        for found in found.clone() {
+            of_topics.carry(&found.record, found.begin());
         }
         let mut facts = Facts::default();
         let mut copies = Self { facts: Facts::default(), records: Vec::new(), first_due_ms: None };
@@ -220,7 +226,7 @@ fn find_pending(delays: &Delays, fact: &Fact<'_>, found: &mut Vec<Found>) -> usi
     for message in each_message(fact).map_while(Result::ok) {
         let DelayedMessage { due_ms, record, bytes, offset } = message;
         let key = Key { due_ms, offset: record.queue_offset.0 };
-        if key >= delays.cursor() && offset >= delays.carried_to() {
+        if delays.is_pending(key, offset) {
             let end = offset.plus(record.size as u64);
             found.push(Found { key, end, record: bytes.to_vec() });
             size += record.size;

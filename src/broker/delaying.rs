@@ -32,7 +32,7 @@ use crate::storage::{Append, AppendError, Appended, QueueKey, SpaceClass};
 pub const DELAY_MAX_MS: u64 = 259_200_000;
 /// Both clocks show whole milliseconds; one more, and the time that passes is never shorter than
 /// the delay.
-const ROUNDING_MS: u64 = 1;
+pub const ROUNDING_MS: u64 = 1;
 
 /// When a message becomes visible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -186,7 +186,9 @@ impl<D: Disk> Broker<D> {
         }
         let positions = smallvec::smallvec![position];
         let store_host = self.config.store_host;
-        let produced = Produced { queue: record.queue, queue_offset, positions, store_host };
+        let recall_handle = self.recall_handle(record, Some(delay), position, now);
+        let queue = record.queue;
+        let produced = Produced { queue, queue_offset, positions, store_host, recall_handle };
         Ok(Outcome::Committed { mark, reply: Reply::Produced(produced) })
     }
 
@@ -217,7 +219,13 @@ impl<D: Disk> Broker<D> {
         metrics.messages_stored.add(records.len() as u64);
         metrics.stored_bytes.add(size as u64);
         let store_host = self.config.store_host;
-        let produced = Produced { queue: queue.queue, queue_offset: first, positions, store_host };
+        let produced = Produced {
+            queue: queue.queue,
+            queue_offset: first,
+            positions,
+            store_host,
+            recall_handle: None,
+        };
         Ok(Outcome::Committed { mark: end, reply: Reply::Produced(produced) })
     }
 

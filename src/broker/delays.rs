@@ -17,8 +17,11 @@
 //! retention would delete are stored again at the end of the log; `carried_to`, set in the same
 //! entry, says up to where that has been done.
 //!
-//! Invariant: a message is pending exactly if its key is not below the cursor and its record is not
-//! below `carried_to`.
+//! Producers can recall messages: their keys are remembered until the cursor has passed them
+//! ([`recalled`](super::recalled)).
+//!
+//! Invariant: a message is pending exactly if its key is not below the cursor, its record is not
+//! below `carried_to`, and it has not been recalled.
 
 use std::mem::size_of;
 use std::ops::Range;
@@ -27,6 +30,7 @@ use zerocopy::byteorder::little_endian::U64;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::facts::{DELAYS, Fact, Facts};
+use super::recalled::Recalled;
 use crate::model::record::RecordView;
 use crate::model::{LogOffset, Moment, Now, QueueId, QueueOffset, Timestamp};
 use crate::storage::{Index, Located, QueueKey};
@@ -164,12 +168,13 @@ pub fn is_group(topic: u32) -> bool {
     topic >= FIRST_GROUP
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Delays {
     cursor: Key,
     carried_to: LogOffset,
     stored: Amount,
     settled: Amount,
+    recalled: Recalled,
     /// From the last fact.
     clock: Option<ClockReading>,
 }
@@ -199,8 +204,13 @@ impl Delays {
         self.stored.less(self.settled)
     }
 
-    pub fn is_pending(&self, key: Key, located: &Located) -> bool {
-        key >= self.cursor && located.offset >= self.carried_to
+    /// Whether the message with this key, whose record is at `offset`, is pending.
+    pub fn is_pending(&self, key: Key, offset: LogOffset) -> bool {
+        key >= self.cursor && offset >= self.carried_to && !self.recalled.contains(key)
+    }
+
+    pub fn recalled(&self) -> &Recalled {
+        &self.recalled
     }
 
     /// The first bucket with messages from `from` on, which may have been delivered.
@@ -238,8 +248,12 @@ impl Delays {
 
     /// The fact after all that is pending below `carried_to`, `moved`, has been stored again.
     pub fn moved(&self, carried_to: LogOffset, moved: Amount, now: ClockReading) -> DelayState {
-        let after = Self { stored: self.stored.plus(moved), ..*self };
-        after.state_after(self.cursor, carried_to, moved, now)
+        let stored = self.stored.plus(moved);
+        DelayState {
+            stored_count: U64::new(stored.count),
+            stored_bytes: U64::new(stored.bytes),
+            ..self.state_after(self.cursor, carried_to, moved, now)
+        }
     }
 
     /// The head of a fact that stores `more` messages.
@@ -259,6 +273,7 @@ impl Delays {
             .map_err(|_| format!("{} bytes are too few", fact.payload.len()))?;
         let due_ms = state.cursor_due_ms.get().min(DUE_MAX_MS);
         self.cursor = Key { due_ms, offset: state.cursor_offset.get() };
+        self.recalled.forget_below(self.cursor);
         self.carried_to = LogOffset(state.carried_to.get());
         self.stored = Amount { count: state.stored_count.get(), bytes: state.stored_bytes.get() };
         self.settled =
@@ -273,6 +288,11 @@ impl Delays {
                 None => return Ok(()),
             }
         }
+    }
+
+    /// Applies [`RECALLED`](super::facts::RECALLED).
+    pub fn apply_recalled(&mut self, fact: &Fact<'_>) -> Result<(), String> {
+        self.recalled.apply(fact)
     }
 
     /// Applies [`DELAYED`]. Returns false if the state, restored from a snapshot, already reflects it.

@@ -62,6 +62,8 @@ pub struct Delivery {
     agenda: Agenda,
     /// What is planned is not due after this, and what is new not before.
     horizon_ms: u64,
+    /// Nothing with a lower due time is pending.
+    settled_below_ms: u64,
     /// When the task shall look for what is due, unless that is before `rests_until`.
     wake: Option<Moment>,
     rests_until: Moment,
@@ -93,6 +95,11 @@ impl Delivery {
         due_ms.max(self.horizon_ms)
     }
 
+    /// The cursor after a fact of another task: the highest that is below all that is pending.
+    pub fn cursor(&self, delays: &Delays) -> Key {
+        delays.cursor().max(Key { due_ms: self.settled_below_ms, offset: 0 })
+    }
+
     /// This copy delivers from now on. The clock continues from what the previous leader has
     /// stored, so that nothing becomes due too early.
     pub fn take_over(&mut self, now: Now, delays: &Delays) {
@@ -107,6 +114,7 @@ impl Delivery {
     /// Pending messages may be others than before: looks at all of them again.
     pub fn begin_again(&mut self) {
         self.agenda = Agenda::default();
+        self.settled_below_ms = 0;
         self.is_nothing_left = false;
         self.is_due = true;
         self.beginnings += 1;
@@ -230,6 +238,10 @@ impl<D: Disk> Broker<D> {
         while !read.is_empty() {
             let delivered = self.deliver_read(&read, basis, context);
             ((), read) = futures_util::try_join!(delivered, self.next_due(context))?;
+        }
+        if self.delivery_basis() == basis {
+            let delivery = &mut self.state.borrow_mut().delivery;
+            delivery.settled_below_ms = delivery.horizon_ms;
         }
         self.settle_lost(basis, context).await
     }
@@ -555,13 +567,12 @@ impl Delivered {
     }
 }
 
-/// What has not been carried forward since it was planned.
+/// What has been neither carried forward nor recalled since it was planned.
 fn still_pending<'a>(
-    delays: &Delays,
+    delays: &'a Delays,
     slice: &'a [(Key, Located, Chunk)],
 ) -> impl Iterator<Item = &'a (Key, Located, Chunk)> {
-    let carried_to = delays.carried_to();
-    slice.iter().filter(move |(_, located, _)| located.offset >= carried_to)
+    slice.iter().filter(|(key, located, _)| delays.is_pending(*key, located.offset))
 }
 
 /// The queue that a pending message is for, and its topic's name. A topic that has fewer queues

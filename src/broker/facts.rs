@@ -52,6 +52,8 @@ pub const LOCKS: EntryKind = EntryKind(12);
 pub const SENT: EntryKind = EntryKind(13);
 /// Numbers of delayed messages by topic ([`delayed_topics`](super::delayed_topics)); only in snapshots.
 pub const DELAYED_TOPICS: EntryKind = EntryKind(14);
+/// Delayed messages that have been recalled ([`recalled`](super::recalled)).
+pub const RECALLED: EntryKind = EntryKind(15);
 
 /// Precedes each of several facts.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]

@@ -45,6 +45,6 @@ fn record_of(entry: &EntryAt, offset: LogOffset, size_max: usize) -> Option<Chun
 
 /// Whether an entry may contain message records. Those of delivered messages are in entries with
 /// several facts.
-fn holds_records(kind: EntryKind) -> bool {
+pub fn holds_records(kind: EntryKind) -> bool {
     matches!(kind, MESSAGES | DELAYED | SEVERAL)
 }

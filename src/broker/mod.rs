@@ -56,6 +56,8 @@ pub mod operation;
 mod produce;
 mod pull;
 pub mod raft_entries;
+mod recall;
+mod recalled;
 mod relay;
 mod replica;
 mod replicas;
@@ -106,6 +108,7 @@ pub mod layout {
     pub use super::locks::{LockHead, LockRow};
     pub use super::offsets::{GroupHead, OffsetRow};
     pub use super::raft_entries::{RaftEntryHead, RaftPlaceRow};
+    pub use super::recalled::RecalledRow;
     pub use super::sent::{SentHead, SentRow};
     pub use super::topics::{TopicRemoved, TopicSet, TopicTable};
 }

@@ -115,8 +115,7 @@ impl<D: Disk> Broker<D> {
                 return self.message_at(*offset, context).await;
             }
             Request::QueryMessages { .. } => return Err(Refusal::NothingFound),
-            // The reference's default (remoting reference, 5.10); sends return no recall handles.
-            Request::Recall { .. } => return Err(Refusal::NoRecall),
+            Request::Recall { topic, handle } => self.recall(topic, handle, context).await?,
             Request::UpdateTopic(config) => self.update_topic(config, true, context).await?,
             Request::CreateTopic(config) => self.update_topic(config, false, context).await?,
             Request::DeleteTopic { topic } => self.delete_topic(topic, context).await?,

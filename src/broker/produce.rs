@@ -72,12 +72,16 @@ impl<D: Disk> Broker<D> {
             check_sizes(&single)?;
             let sent = self.key_of(&request.topic, key.topic, 1, single.properties);
             let checksum = || body_checksum(&request.body);
+            let delay = match handling {
+                Some(handling) => self.delay_of(handling, &request.properties, now)?,
+                None => None,
+            };
             if let Some(row) = self.find_sent(sent, checksum, now.wall) {
-                return Ok(self.stored_before(&row, [single.size() as u32].into_iter()));
+                let mut produced = self.stored_before(&row, [single.size() as u32].into_iter());
+                produced.recall_handle = self.recall_handle(&single, delay, row.position(), now);
+                return Ok(self.committed_before(produced));
             }
-            if let Some(handling) = handling
-                && let Some(delay) = self.delay_of(handling, &request.properties, now)?
-            {
+            if let Some(delay) = delay {
                 return self.produce_delayed(&single, delay, sent, now);
             }
             let sizes = smallvec![(single.size() as u32, tag_hash_of(&request.properties))];
@@ -102,7 +106,8 @@ impl<D: Disk> Broker<D> {
         let first = first.ok_or_else(|| Refusal::BadBatch("it holds no message".into()))?;
         let sent = self.key_of(&request.topic, key.topic, sizes.len(), first.properties);
         if let Some(row) = self.find_sent(sent, || body_checksum(first.body), now.wall) {
-            return Ok(self.stored_before(&row, sizes.iter().map(|(size, _)| *size)));
+            let produced = self.stored_before(&row, sizes.iter().map(|(size, _)| *size));
+            return Ok(self.committed_before(produced));
         }
         if is_delayed {
             let items = BatchItems::new(&request.body);
@@ -145,7 +150,8 @@ impl<D: Disk> Broker<D> {
             _ => self.key_of(&topic, key.topic, sizes.len(), [first().properties, &[]]),
         };
         if let Some(row) = self.find_sent(sent, || first().body_checksum, now.wall) {
-            return Ok(self.stored_before(&row, sizes.iter().map(|(size, _)| *size)));
+            let produced = self.stored_before(&row, sizes.iter().map(|(size, _)| *size));
+            return Ok(self.committed_before(produced));
         }
         if is_delayed {
             let records = records_of(&request.records, origin.host);
@@ -288,9 +294,9 @@ impl<D: Disk> Broker<D> {
         (row.body_checksum.get() == body_checksum()).then_some(row)
     }
 
-    /// Replies to a resend as to the first attempt, which may not be committed yet.
+    /// What the first attempt of a resend has stored.
     #[cold]
-    fn stored_before(&self, row: &SentRow, sizes: impl Iterator<Item = u32>) -> Outcome {
+    fn stored_before(&self, row: &SentRow, sizes: impl Iterator<Item = u32>) -> Produced {
         let mut next = row.position();
         let position_of = |size: u32| {
             let position = next;
@@ -301,7 +307,11 @@ impl<D: Disk> Broker<D> {
         let (queue, queue_offset) = (row.queue(), row.queue_offset());
         let store_host = self.config.store_host;
         self.store.metrics().messages_repeated.add(1);
-        let produced = Produced { queue, queue_offset, positions, store_host };
+        Produced { queue, queue_offset, positions, store_host, recall_handle: None }
+    }
+
+    /// Replies to a resend as to the first attempt, which may not be committed yet.
+    fn committed_before(&self, produced: Produced) -> Outcome {
         Outcome::Committed { mark: self.store.end(), reply: Reply::Produced(produced) }
     }
 
@@ -356,7 +366,13 @@ impl<D: Disk> Broker<D> {
         let metrics = self.store.metrics();
         metrics.messages_stored.add(sizes.len() as u64);
         metrics.stored_bytes.add(total as u64);
-        let produced = Produced { queue: queue.queue, queue_offset: first, positions, store_host };
+        let produced = Produced {
+            queue: queue.queue,
+            queue_offset: first,
+            positions,
+            store_host,
+            recall_handle: None,
+        };
         Ok(Outcome::Committed { mark: appended.end, reply: Reply::Produced(produced) })
     }
 

@@ -17,6 +17,7 @@ use super::locks::{AllLocks, Locks};
 use super::messages::{self, AllQueues};
 use super::offsets::{AllOffsets, Offsets};
 use super::raft_entries::{AllRaftEntries, RaftEntries};
+use super::recalled::AllRecalled;
 use super::sent::{AllSent, SentKeys};
 use super::topics::{AllTopics, Topics};
 use crate::model::TopicName;
@@ -56,7 +57,7 @@ struct Row {
 type Section = Box<dyn FnMut(&Durable, &Index, &mut Facts) -> bool>;
 
 /// Every kind of fact, in snapshot order.
-const TABLE: [Row; 12] = [
+const TABLE: [Row; 13] = [
     Row {
         kind: facts::TOPIC,
         name: "a topic",
@@ -148,6 +149,16 @@ const TABLE: [Row; 12] = [
         snapshot: Some(|| {
             let mut all = AllDelayedTopics::default();
             Box::new(move |durable, _, facts| all.add(&durable.delayed_topics, facts))
+        }),
+    },
+    Row {
+        kind: facts::RECALLED,
+        name: "recalled messages",
+        apply: |durable, _, fact| durable.delays.apply_recalled(fact),
+        is_indexed: false,
+        snapshot: Some(|| {
+            let mut all = AllRecalled::default();
+            Box::new(move |durable, _, facts| all.add(durable.delays.recalled(), facts))
         }),
     },
     Row {

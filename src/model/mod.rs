@@ -16,6 +16,7 @@ pub mod metrics;
 pub mod nameserver;
 pub mod peer;
 pub mod principal;
+pub mod recall;
 pub mod record;
 pub mod refusal;
 pub mod replicas;

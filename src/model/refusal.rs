@@ -46,8 +46,8 @@ pub enum Refusal {
     /// early.
     #[error("{0} are not supported yet; nothing was stored")]
     NotOffered(&'static str),
-    #[error("delayed messages cannot be recalled")]
-    NoRecall,
+    #[error("the delayed message cannot be recalled: {0}")]
+    NoRecall(&'static str),
     #[error("more than {count_max} {what} in one request")]
     TooMany { what: &'static str, count_max: usize },
     /// Nothing was stored; the same request may succeed later.
@@ -176,7 +176,7 @@ impl Refusal {
             Self::TooMany { .. } => 1013,
             Self::TopicExists { .. } => 1014,
             Self::BadDelay(_) => 1015,
-            Self::NoRecall => 1016,
+            Self::NoRecall(_) => 1016,
             Self::Busy { .. } => 2001,
             Self::ShuttingDown => 2002,
             Self::DiskFull => 2003,

@@ -76,6 +76,8 @@ pub enum Reply {
     Producers(Vec<MemberConnections>),
     Groups(Vec<GroupName>),
     Progress(GroupProgress),
+    /// The id of the message, which will not be delivered.
+    Recalled(ByteString),
     OffsetsReset(Vec<(BrokerQueue, i64)>),
     /// Next offset to consume, for each queue that a client reads.
     ConsumerStatus(Vec<(ClientId, Vec<(BrokerQueue, i64)>)>),
@@ -99,6 +101,8 @@ pub struct Produced {
     /// Physical offset of each message, for its message id.
     pub positions: SmallVec<[LogOffset; 1]>,
     pub store_host: Host,
+    /// By which the message can be recalled before it is due.
+    pub recall_handle: Option<Box<str>>,
 }
 
 /// The header of a pull reply (remoting reference, 3.2, 5.3).

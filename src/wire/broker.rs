@@ -215,6 +215,7 @@ impl EncodeReply for Reply {
                 message::encode_traced(fields);
                 message::encode_pushed(fields, *queue);
             }),
+            Reply::Recalled(id) => to.fields(|fields| fields.text("msgId", id)),
             Reply::Locked(queues) => to.json(&LockedBody::of(queues)),
             Reply::TopicStats(stats) => to.json(&TopicStatsBody::of(stats)),
             Reply::TopicConfig(topic) => to.json(&TopicBody::of(topic)),

@@ -214,6 +214,7 @@ pub mod response {
     pub const INVALID_PARAMETER: i32 = 29;
     pub const CONSUMER_NOT_ONLINE: i32 = 206;
     pub const CONSUME_MSG_TIMEOUT: i32 = 207;
+    pub const ILLEGAL_OPERATION: i32 = 604;
 }
 
 /// Code and status word of a pull reply (remoting reference, 5.3).
@@ -249,9 +250,9 @@ pub fn refusal_code(refusal: &Refusal) -> i32 {
         Refusal::ReservedTopic(_)
         | Refusal::NotReadable(_)
         | Refusal::NotWritable(_)
-        | Refusal::NoRecall
         | Refusal::NotConsumable(_)
         | Refusal::NotBroadcast(_) => NO_PERMISSION,
+        Refusal::NoRecall(_) => ILLEGAL_OPERATION,
         Refusal::UnknownGroup(_) => SUBSCRIPTION_GROUP_NOT_EXIST,
         Refusal::NotOnline(_) => CONSUMER_NOT_ONLINE,
         Refusal::AnswerTimedOut { .. } => CONSUME_MSG_TIMEOUT,

@@ -208,6 +208,9 @@ pub fn encode_produced(fields: &mut FieldWriter<'_>, produced: &Produced) {
     });
     fields.number("queueId", produced.queue.0);
     fields.number("queueOffset", produced.queue_offset.0);
+    if let Some(handle) = &produced.recall_handle {
+        fields.text("recallHandle", handle);
+    }
 }
 
 /// The same for a reply to another client's request; such a reply is not stored.

@@ -264,8 +264,6 @@ fn what_consumers_must_not_see_yet_is_delayed_or_refused() {
             let delayed = DelayedCounts { delayed: expected, retries: 0 };
             assert_eq!(stats.delayed, Some(delayed), "{name}");
         }
-        let recall = Request::Recall { topic: topic("t"), handle: "djEg".into() };
-        assert_eq!(answer(&broker, recall).await.reply, Err(Refusal::NoRecall));
     });
 }
 

@@ -1,5 +1,5 @@
 //! Delayed messages across power cuts: each acknowledged one is delivered exactly once, and not
-//! early.
+//! early, or it is recalled and never delivered.
 //!
 //! The oracle remembers what was sent and what was acknowledged, and collects what consumers see.
 
@@ -14,7 +14,8 @@ use ringmq::model::record::{Host, NewRecord, RecordView, property};
 use ringmq::model::reply::{PullStatus, TopicStats};
 use ringmq::model::request::Produce;
 use ringmq::model::{
-    GroupName, LogOffset, Moment, Now, QueueId, Reply, Request, Timestamp, TopicConfig, TopicName,
+    GroupName, LogOffset, Moment, Now, QueueId, Refusal, Reply, Request, Timestamp, TopicConfig,
+    TopicName,
 };
 use ringmq::sim::{self, Rng, SimDisk, Tasks, small_store};
 use ringmq::storage::StoreConfig;
@@ -38,6 +39,27 @@ const LEVELS_MS: [u64; 3] = [100, 1_000, 20_000];
 struct Sent {
     due: Timestamp,
     is_acknowledged: bool,
+    recall_handle: Option<Box<str>>,
+    recalled: Recalled,
+}
+
+#[derive(Debug, PartialEq)]
+enum Recalled {
+    No,
+    /// A recall was interrupted.
+    Perhaps,
+    Yes,
+}
+
+impl Sent {
+    fn new(due: Timestamp) -> Self {
+        Self { due, is_acknowledged: false, recall_handle: None, recalled: Recalled::No }
+    }
+
+    /// Whether consumers must see it some time.
+    fn is_due_some_time(&self) -> bool {
+        self.is_acknowledged && self.recalled == Recalled::No
+    }
 }
 
 /// What outlives every broker: the clock, and the oracle's state.
@@ -56,11 +78,12 @@ impl World {
         Self { now: Clock::new(), sent, seen, deleted }
     }
 
-    /// Whether everything that was acknowledged has been seen.
+    /// Whether everything that consumers must see has been seen.
     fn is_complete(&self) -> bool {
         let (sent, seen) = (self.sent.borrow(), self.seen.borrow());
         let numbers: BTreeSet<usize> = seen.values().copied().collect();
-        sent.iter().enumerate().all(|(number, of)| !of.is_acknowledged || numbers.contains(&number))
+        let is_seen = |number| numbers.contains(&number);
+        sent.iter().enumerate().all(|(number, of)| !of.is_due_some_time() || is_seen(number))
     }
 
     fn check(&self, seed: u64, is_complete: bool) {
@@ -69,7 +92,11 @@ impl World {
         seen.values().for_each(|&number| times[number] += 1);
         for (number, (sent, times)) in sent.iter().zip(&times).enumerate() {
             assert!(*times <= 1, "seed {seed}: {number} was delivered {times} times");
-            let is_lost = is_complete && sent.is_acknowledged && *times == 0;
+            assert!(
+                *times == 0 || sent.recalled != Recalled::Yes,
+                "seed {seed}: {number} had been recalled"
+            );
+            let is_lost = is_complete && sent.is_due_some_time() && *times == 0;
             assert!(!is_lost, "seed {seed}: {number} is lost: {sent:?}");
         }
     }
@@ -130,6 +157,7 @@ impl Life<'_> {
         if count == 0 {
             let delay_ms;
             (properties, delay_ms) = Self::properties(rng, now);
+            properties += &format!("UNIQ_KEY\x01{first}\x02");
             (body, delays_ms) = (text(first, rng), vec![delay_ms]);
         }
         let request = Request::Produce(Produce {
@@ -147,13 +175,47 @@ impl Life<'_> {
             is_batch: count > 0,
             body: Bytes::from(body),
         });
-        if let Outcome::Committed { mark, .. } =
+        if let Outcome::Committed { mark, reply: Reply::Produced(produced) } =
             self.broker.handle(&request, Origin::default(), now)
         {
             for (number, delay_ms) in (first..).zip(delays_ms) {
                 let due = now.wall.plus_ms(delay_ms);
-                self.world.sent.borrow_mut().push(Sent { due, is_acknowledged: false });
+                let recall_handle = produced.recall_handle.clone();
+                self.world.sent.borrow_mut().push(Sent { recall_handle, ..Sent::new(due) });
                 self.waiting.push((mark, number));
+            }
+        }
+    }
+
+    /// Recalls a message, which may have been delivered or recalled before.
+    async fn recall(&self, rng: &mut Rng) {
+        let sent = self.world.sent.borrow();
+        let handles = sent.iter().enumerate().filter(|(_, of)| of.is_acknowledged);
+        let handles = handles.filter_map(|(number, of)| Some((number, of.recall_handle.as_ref()?)));
+        let handles: Vec<(usize, String)> =
+            handles.map(|(number, handle)| (number, handle.to_string())).collect();
+        drop(sent);
+        if handles.is_empty() {
+            return;
+        }
+        let (number, handle) = &handles[rng.below(handles.len() as u64) as usize];
+        let topics = TOPICS.map(|topic| TopicName::new(topic).unwrap());
+        for topic in topics {
+            let request = Request::Recall { topic, handle: handle.as_str().into() };
+            match self.broker.operate(&request, &self.world.now).await.reply {
+                Ok(Reply::Recalled(id)) => {
+                    assert_eq!(*id, *number.to_string());
+                    self.world.sent.borrow_mut()[*number].recalled = Recalled::Yes;
+                }
+                Err(Refusal::OutcomeUnknown) => {
+                    let recalled = &mut self.world.sent.borrow_mut()[*number].recalled;
+                    if *recalled == Recalled::No {
+                        *recalled = Recalled::Perhaps;
+                    }
+                }
+                // Of the other topic, delivered, or the power is gone.
+                Err(_) => {}
+                Ok(other) => panic!("{other:?}"),
             }
         }
     }
@@ -346,7 +408,8 @@ fn live(seed: u64, world: &World, disk: &SimDisk, is_last: bool, config: &StoreC
                 return;
             }
             life.pending_of_topics().await;
-            match rng.below(10) {
+            match rng.below(11) {
+                10 => life.recall(&mut rng).await,
                 0..5 => life.send(&mut rng),
                 5..7 => {
                     world.now.pass(rng.below(300));
@@ -371,6 +434,7 @@ fn live(seed: u64, world: &World, disk: &SimDisk, is_last: bool, config: &StoreC
 #[derive(Clone, Copy, Debug, Default)]
 struct Tally {
     seen: usize,
+    recalled: usize,
     /// Bytes of the log that retention has deleted.
     deleted: u64,
     /// Power cuts that interrupted something.
@@ -383,6 +447,7 @@ impl Add for Tally {
     fn add(self, other: Self) -> Self {
         Self {
             seen: self.seen + other.seen,
+            recalled: self.recalled + other.recalled,
             deleted: self.deleted + other.deleted,
             cuts: self.cuts + other.cuts,
         }
@@ -408,17 +473,21 @@ fn lives(seed: u64, config: &StoreConfig) -> Tally {
         world.now.restart(Moment(rng.below(100)));
         disk = disk.after_crash(seed * 3 + life);
     }
-    Tally { seen: world.seen.into_inner().len(), deleted: world.deleted.get(), cuts }
+    let recalled = world.sent.borrow().iter().filter(|of| of.recalled == Recalled::Yes).count();
+    let (seen, deleted) = (world.seen.into_inner().len(), world.deleted.get());
+    Tally { seen, recalled, deleted, cuts }
 }
 
 fn all_lives(seeds: Range<u64>, config: &StoreConfig) -> Tally {
-    seeds.map(|seed| lives(seed, config)).fold(Tally::default(), Add::add)
+    let tally = seeds.map(|seed| lives(seed, config)).fold(Tally::default(), Add::add);
+    let is_enough = tally.seen as u64 > 25 * SEEDS && tally.cuts as u64 > SEEDS / 2;
+    assert!(is_enough && tally.recalled as u64 > SEEDS, "{tally:?}");
+    tally
 }
 
 #[test]
 fn delayed_messages_survive_power_cuts_and_are_delivered_once_and_not_early() {
-    let tally = all_lives(0..SEEDS, &small_store());
-    assert!(tally.seen as u64 > 30 * SEEDS && tally.cuts as u64 > SEEDS / 2, "{tally:?}");
+    all_lives(0..SEEDS, &small_store());
 }
 
 /// Retention deletes segments while messages in them are pending; those are carried forward.
@@ -427,7 +496,6 @@ fn retention_deletes_segments_and_no_pending_message() {
     let (segment_size, retention_bytes) = (16 << 10, 16 << 10);
     let config = StoreConfig { segment_size, retention_bytes, ..small_store() };
     let tally = all_lives(SEEDS..2 * SEEDS, &config);
-    assert!(tally.seen as u64 > 30 * SEEDS && tally.cuts as u64 > SEEDS / 2, "{tally:?}");
     assert!(tally.deleted > SEEDS * retention_bytes, "{tally:?}");
 }
 
@@ -460,7 +528,7 @@ fn a_record_is_scheduled_for_its_own_topic_and_queue() {
         let delay = Delay::of_level(9, &LEVELS_MS).unwrap();
         broker.schedule(&record, delay, &world.now).await.unwrap();
         let due = Clock::BEGIN.wall.plus_ms(20_000);
-        world.sent.borrow_mut().push(Sent { due, is_acknowledged: true });
+        world.sent.borrow_mut().push(Sent { is_acknowledged: true, ..Sent::new(due) });
         let mut life = Life { world: &world, broker: &broker, waiting: Vec::new() };
         life.finish(&mut Rng::from_seed(1)).await;
         world.check(1, true);
@@ -499,7 +567,7 @@ fn a_message_that_is_due_alone_does_not_wait_and_those_that_follow_share_a_deliv
                 properties: [b"", b""],
             };
             let due = world.now.get().wall.plus_ms(delay_ms);
-            world.sent.borrow_mut().push(Sent { due, is_acknowledged: true });
+            world.sent.borrow_mut().push(Sent { is_acknowledged: true, ..Sent::new(due) });
             let property = format!("TIMER_DELAY_MS\x01{delay_ms}\x02");
             let delay = Delay::of_properties(property.as_bytes(), &LEVELS_MS, Clock::BEGIN.wall);
             let delay = delay.unwrap().unwrap();

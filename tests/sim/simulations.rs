@@ -10,6 +10,7 @@ mod cluster;
 mod delay;
 mod locks;
 mod planted;
+mod recall;
 mod retry;
 mod shard;
 mod storage;

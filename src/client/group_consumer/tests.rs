@@ -110,7 +110,13 @@ impl State {
                 let (queue, queue_offset) = (QueueId(0), QueueOffset(0));
                 let store_host = Host { address: [127, 0, 0, 1], port: 1.into() };
                 let positions = smallvec::smallvec![LogOffset(0)];
-                Reply::Produced(Produced { queue, queue_offset, positions, store_host })
+                Reply::Produced(Produced {
+                    queue,
+                    queue_offset,
+                    positions,
+                    store_host,
+                    recall_handle: None,
+                })
             }
             Request::Unregister { consumer, .. } => {
                 self.unregistered |= consumer.as_ref() == Some(&group());

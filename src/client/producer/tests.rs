@@ -62,6 +62,7 @@ impl Broker {
                 queue_offset: QueueOffset(of_queue.len() as u64),
                 positions: bodies.iter().map(|_| LogOffset(0)).collect(),
                 store_host: Host { address: [127, 0, 0, 1], port: 1.into() },
+                recall_handle: None,
             };
             of_queue.extend(bodies);
             Scripted::Give(Ok(Reply::Produced(produced)))

@@ -108,6 +108,7 @@ fn produced() -> Reply {
         queue_offset: QueueOffset(5),
         positions: smallvec![LogOffset(0x1234), LogOffset(0x2000)],
         store_host: Host::from(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 10_911)),
+        recall_handle: None,
     })
 }
 

@@ -29,6 +29,7 @@ fn produced(positions: &[u64]) -> Reply {
         queue_offset: QueueOffset(5),
         positions: positions.iter().map(|&position| LogOffset(position)).collect(),
         store_host: host(),
+        recall_handle: None,
     })
 }
 
@@ -453,7 +454,7 @@ fn refusals_as_clients_see_them() {
         (29, Refusal::TooMany { what: "groups", count_max: 8 }, "RINGMQ-1013 more than 8 groups in one request"),
         (18, exists, "RINGMQ-1014 topic T with 4 queues and perm 6 exists, but T with 2 queues and perm 6 was requested; nothing was changed, use `ringmq topic update` to change it"),
         (13, Refusal::BadDelay("x".into()), "RINGMQ-1015 delay refused: x"),
-        (16, Refusal::NoRecall, "RINGMQ-1016 delayed messages cannot be recalled"),
+        (604, Refusal::NoRecall("x"), "RINGMQ-1016 the delayed message cannot be recalled: x"),
         (2, Refusal::Busy { reason: "append_queue", wait_ms: 210, retry_after_ms: 50, shard: 3 }, "RINGMQ-2001 reason=append_queue wait_ms=210 retry_after_ms=50 shard=3"),
         (14, Refusal::ShuttingDown, "RINGMQ-2002 the broker is shutting down"),
         (14, Refusal::DiskFull, "RINGMQ-2003 disk full: writes are refused, reads continue; free up space or lower retention"),
@@ -538,6 +539,7 @@ fn a_batch_has_an_id_per_message() {
         queue_offset: QueueOffset(0),
         positions: smallvec![LogOffset(0), LogOffset(u64::MAX)],
         store_host: host(),
+        recall_handle: None,
     };
     let response = response(reply_to(HeaderEncoding::Binary, 320), Ok(Reply::Produced(reply)));
     let expected = "7F00000100002A9F0000000000000000,7F00000100002A9FFFFFFFFFFFFFFFFF";

@@ -102,5 +102,6 @@ fn stored() -> Produced {
         queue_offset: QueueOffset(0),
         positions: [LogOffset(0)].into(),
         store_host: Host { address: [127, 0, 0, 1], port: big_endian::U32::new(10_911) },
+        recall_handle: None,
     }
 }

@@ -271,7 +271,8 @@ impl State {
             return None;
         }
         let positions = vec![LogOffset(0); count].into();
-        let produced = Produced { queue, queue_offset, positions, store_host: NOBODY };
+        let produced =
+            Produced { queue, queue_offset, positions, store_host: NOBODY, recall_handle: None };
         Some((Ok(Reply::Produced(produced)), Vec::new()))
     }
 

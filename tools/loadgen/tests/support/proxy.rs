@@ -212,5 +212,6 @@ fn acknowledged(produce: &Produce) -> Produced {
         queue_offset: QueueOffset(0),
         positions: vec![LogOffset(0)].into(),
         store_host: Host { address: [0; 4], port: U32::ZERO },
+        recall_handle: None,
     }
 }

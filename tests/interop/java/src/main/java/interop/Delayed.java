@@ -3,9 +3,15 @@ package interop;
 import static interop.Report.require;
 import static interop.Report.requireEqual;
 
+import java.lang.reflect.InvocationTargetException;
+import java.lang.reflect.Method;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
+import java.util.TreeSet;
+import org.apache.rocketmq.client.exception.MQBrokerException;
+import org.apache.rocketmq.client.producer.DefaultMQProducer;
+import org.apache.rocketmq.client.producer.SendResult;
 import org.apache.rocketmq.common.message.Message;
 import org.apache.rocketmq.common.message.MessageAccessor;
 
@@ -26,6 +32,9 @@ final class Delayed {
     void run(Report report) {
         report.check("delay level", this::levels);
         report.check("delay in seconds, in milliseconds, and until a time", this::timers);
+        if (recallMethod() != null) {
+            report.check("recall of delayed messages", this::recalls);
+        }
     }
 
     private String levels() throws Exception {
@@ -53,6 +62,51 @@ final class Delayed {
             sent.add(Sending.sendSync(target.producer, message, Map.of("i", "" + i)));
         }
         return requireDelayed(topic, sent, TIMER_MS - ROUNDING_MS);
+    }
+
+    /** Clients have it since 5.3. */
+    private static Method recallMethod() {
+        try {
+            return DefaultMQProducer.class.getMethod("recallMessage", String.class, String.class);
+        } catch (NoSuchMethodException missing) {
+            return null;
+        }
+    }
+
+    /** Of messages that are due at the same time, every other one is recalled. */
+    private String recalls() throws Exception {
+        var topic = target.newTopic("recall");
+        var getHandle = SendResult.class.getMethod("getRecallHandle");
+        var deliverAt = System.currentTimeMillis() + TIMER_MS;
+        var handles = new ArrayList<String>();
+        var kept = new TreeSet<String>();
+        for (var i = 0; i < COUNT; i++) {
+            var message = new Message(topic, "later", target.unique("recall"), Bodies.random(200, i));
+            MessageAccessor.putProperty(message, "TIMER_DELIVER_MS", "" + deliverAt);
+            var result = target.producer.send(message);
+            var handle = (String) getHandle.invoke(result);
+            handles.add(handle);
+            if (i % 2 == 0) {
+                requireEqual(result.getMsgId(), recallMethod().invoke(target.producer, topic, handle), "recalled id");
+            } else {
+                kept.add(result.getMsgId());
+            }
+        }
+        var received = new TreeSet<String>();
+        Reading.readTopic(target, topic, kept.size()).forEach(message -> received.add(message.getMsgId()));
+        requireEqual(kept, received, "messages that were not recalled");
+        requireEqual(604, refusalOf(topic, handles.get(1)), "code for a delivered message");
+        return received.size() + " of " + COUNT + " messages";
+    }
+
+    /** The code with which a recall is refused. */
+    private int refusalOf(String topic, String handle) throws Exception {
+        try {
+            recallMethod().invoke(target.producer, topic, handle);
+            return 0;
+        } catch (InvocationTargetException refused) {
+            return refused.getCause() instanceof MQBrokerException error ? error.getResponseCode() : -1;
+        }
     }
 
     private String requireDelayed(String topic, List<Sent> sent, long leastMs) throws Exception {
