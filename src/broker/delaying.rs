@@ -9,23 +9,22 @@ use std::mem::size_of;
 use rustc_hash::FxHashMap;
 use zerocopy::IntoBytes;
 
-use super::delays::{Amount, Bucket, DUE_MAX_MS, DelayedHead, DelayedItem, located};
+use super::delays::{Amount, Bucket, DUE_MAX_MS, DelayedHead, DelayedItem};
 use super::delivery::{OVERHEAD_MAX, Recorded};
 use super::facts::{DELAYED, Facts, MESSAGES};
 use super::operation::Context;
-use super::sent::{Key, SentRow};
-use super::{Broker, Outcome, Pending};
+use super::{Broker, Outcome, Pending, State};
 use crate::model::record::{
     NewRecord, PROPERTIES_SIZE_MAX, PROPERTY_DELAY, PROPERTY_REAL_QUEUE, PROPERTY_REAL_TOPIC,
     PROPERTY_TIMER_CANCEL, PROPERTY_TIMER_DELAY_MS, PROPERTY_TIMER_DELAY_SEC,
-    PROPERTY_TIMER_DELIVER_MS, PROPERTY_TIMER_OUT_MS, Placement, body_checksum, property,
-    push_property, push_without,
+    PROPERTY_TIMER_DELIVER_MS, PROPERTY_TIMER_OUT_MS, Placement, property, push_property,
+    push_without,
 };
 use crate::model::reply::Produced;
 use crate::model::topic::{DELAY_LEVEL_TOPIC, TIMER_TOPIC};
 use crate::model::{LogOffset, Now, QueueId, QueueOffset, Refusal, Reply, Timestamp};
 use crate::storage::disk::Disk;
-use crate::storage::{Append, AppendError, Appended, QueueKey, SpaceClass};
+use crate::storage::{AppendError, QueueKey, SpaceClass};
 
 /// Maximum delay that is not a level's (remoting reference, 5.10, `timerMaxDelaySec`). It bounds the
 /// number of buckets, and so the memory for them: 72 bytes for each of its seconds.
@@ -168,7 +167,6 @@ impl<D: Disk> Broker<D> {
         &self,
         record: &NewRecord<'_>,
         delay: Delay,
-        sent: Option<Key>,
         now: Now,
     ) -> Result<Outcome, Refusal> {
         let properties = PendingProperties::of(record, delay)?;
@@ -180,10 +178,6 @@ impl<D: Disk> Broker<D> {
                 Err(AppendError::NoRoom) => return Ok(Outcome::NoRoom { size }),
                 Err(error) => return Err(self.refuse_append(error, size)),
             };
-        if let Some(key) = sent {
-            let place = (position, record.queue, queue_offset);
-            self.note_sent(SentRow::new(key, place, body_checksum(record.body)), now.wall);
-        }
         let positions = smallvec::smallvec![position];
         let store_host = self.config.store_host;
         let recall_handle = self.recall_handle(record, Some(delay), position, now);
@@ -266,14 +260,13 @@ impl<D: Disk> Broker<D> {
         let write_pending = |out: &mut Vec<u8>| {
             out.extend_from_slice(head.as_bytes());
             for (nth, record, delay, properties) in &pending {
-                let due_ms = state.delivery.due_ms(now.moment, delay.ms() + ROUNDING_MS);
-                let due_ms = due_ms.min(DUE_MAX_MS);
+                let due_ms = due_ms_of(*delay, &state, now);
                 let bucket = Bucket::of(due_ms).queue();
                 let stored = || self.store.with_index(|index| index.next_offset(bucket));
                 let offset = offsets.entry(bucket).or_insert_with(stored);
-                out.extend_from_slice(DelayedItem { due_ms: due_ms.into() }.as_bytes());
                 let placement = Placement { queue_offset: *offset, ..placement };
-                records[*nth] = write_record(&properties.record(record, *delay), &placement, out);
+                let record = properties.record(record, *delay);
+                records[*nth] = write_pending_record(&record, due_ms, &placement, out);
                 *offset = offset.plus(1);
                 *first_due_ms = Some(first_due_ms.map_or(due_ms, |first| first.min(due_ms)));
             }
@@ -303,47 +296,41 @@ impl<D: Disk> Broker<D> {
         if size_of_pending(pending) + OVERHEAD_MAX > self.store.payload_size_max() {
             return Err(AppendError::TooLarge);
         }
-        let mut state = self.state.borrow_mut();
-        let due_ms = state.delivery.due_ms(now.moment, delay.ms().saturating_add(ROUNDING_MS));
-        let due_ms = due_ms.min(DUE_MAX_MS);
-        let queue = Bucket::of(due_ms).queue();
-        let queue_offset = self.store.with_index(|index| index.next_offset(queue));
-        let more = Amount { count: 1, bytes: pending.size() as u64 };
-        let head = state.durable.delays.head(more, state.delivery.clock().reading(now));
-        let append = Append {
-            kind: DELAYED,
-            subject: 0,
-            payload_size: size_of_pending(pending),
-            space: SpaceClass::Ordinary,
-        };
-        let appended = self.store.append(append, |out, begin| {
-            let item = DelayedItem { due_ms: due_ms.into() };
-            let (to, rest) = out.split_at_mut(size_of::<DelayedHead>());
-            to.copy_from_slice(head.as_bytes());
-            let (to, rest) = rest.split_at_mut(size_of::<DelayedItem>());
-            to.copy_from_slice(item.as_bytes());
+        let mut position = 0;
+        let (facts, due_ms, queue_offset) = {
+            let state = self.state.borrow();
+            let due_ms = due_ms_of(delay, &state, now);
+            let queue = Bucket::of(due_ms).queue();
+            let queue_offset = self.store.with_index(|index| index.next_offset(queue));
+            let more = Amount { count: 1, bytes: pending.size() as u64 };
+            let head = state.durable.delays.head(more, state.delivery.clock().reading(now));
             let placement = Placement {
                 queue_offset,
-                physical_offset: begin.plus(HEADS_SIZE as u64),
+                physical_offset: LogOffset(0),
                 stored_at: now.wall,
                 store_host: self.config.store_host,
             };
-            pending.write(&placement, rest);
-        })?;
-        let Appended { entry_offset, payload_offset, end } = appended;
-        let position = payload_offset.plus(HEADS_SIZE as u64);
-        let located = located(due_ms, position, pending.size(), now.wall, entry_offset);
-        state.durable.delays.handle_stored(&head);
-        let counted = std::iter::once(pending.properties[0]);
-        state.durable.delayed_topics.add(counted, entry_offset, payload_offset);
-        self.store.with_index(|index| index.push(queue, queue_offset, located));
-        drop(state);
+            let facts = Facts::one(DELAYED, 0, |out| {
+                out.reserve_exact(size_of_pending(pending));
+                out.extend_from_slice(head.as_bytes());
+                position = write_pending_record(pending, due_ms, &placement, out);
+            });
+            (facts, due_ms, queue_offset)
+        };
+        let Recorded { end, positions } =
+            self.record_with_records(facts, &[position], SpaceClass::Ordinary)?;
         self.wake_delivery_at(due_ms);
         let metrics = self.store.metrics();
         metrics.messages_stored.add(1);
         metrics.stored_bytes.add(pending.size() as u64);
-        Ok(Scheduled { mark: end, position, queue_offset })
+        Ok(Scheduled { mark: end, position: positions[0], queue_offset })
     }
+}
+
+/// When a message that is stored now is due, by the clock of the shard.
+fn due_ms_of(delay: Delay, state: &State, now: Now) -> u64 {
+    let ms = delay.ms().saturating_add(ROUNDING_MS);
+    state.delivery.due_ms(now.moment, ms).min(DUE_MAX_MS)
 }
 
 /// The facts of a batch of which some messages are delayed.
@@ -362,6 +349,17 @@ fn write_record(record: &NewRecord<'_>, placement: &Placement, out: &mut Vec<u8>
     out.resize(begin + record.size(), 0);
     record.write(placement, &mut out[begin..]);
     begin
+}
+
+/// Adds a pending message to a [`DELAYED`] fact; returns where its record begins.
+fn write_pending_record(
+    record: &NewRecord<'_>,
+    due_ms: u64,
+    placement: &Placement,
+    out: &mut Vec<u8>,
+) -> usize {
+    out.extend_from_slice(DelayedItem { due_ms: due_ms.into() }.as_bytes());
+    write_record(record, placement, out)
 }
 
 /// What precedes the record of a single pending message.

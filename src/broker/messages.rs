@@ -13,36 +13,34 @@ use crate::model::record::{RecordView, tag_hash_of};
 use crate::model::{QueueId, QueueOffset};
 use crate::storage::{Index, Located, QueueKey, QueueRow, Replayed};
 
-/// Adds the message at queue offset `offset`, which has been stored at `located`, to the index.
-pub fn stored(index: &mut Index, queue: QueueKey, offset: QueueOffset, located: Located) {
-    index.push(queue, offset, located);
-}
-
-/// Adds the records of an entry to the index, as storing them did.
-pub fn apply(index: &mut Index, fact: &Fact<'_>) -> Result<(), String> {
-    records(fact, &mut |queue, offset, located| stored(index, queue, offset, located))
-}
+/// A stored message: its queue, its offset there, and where it is.
+pub type Stored = (QueueKey, QueueOffset, Located);
 
 /// The messages of an entry, to rebuild an index file from the log. Records that cannot be decoded
 /// had not been indexed before either.
 pub fn messages_of(entry: &Replayed<'_>, take: &mut dyn FnMut(QueueKey, QueueOffset, Located)) {
     for fact in Fact::of_entry(entry).each().flatten() {
         match fact.kind {
-            MESSAGES => records(&fact, take).ok(),
-            DELAYED => delays::messages(&fact, take).ok(),
-            _ => None,
+            MESSAGES => stored(&fact)
+                .map_while(Result::ok)
+                .for_each(|(queue, offset, located)| take(queue, offset, located)),
+            // Those before one that cannot be decoded have been taken.
+            DELAYED => _ = delays::messages(&fact, take),
+            _ => {}
         };
     }
 }
 
-fn records(
-    fact: &Fact<'_>,
-    take: &mut dyn FnMut(QueueKey, QueueOffset, Located),
-) -> Result<(), String> {
+/// The messages of a [`MESSAGES`] fact. Do not continue after an error.
+pub fn stored<'a>(fact: &Fact<'a>) -> impl Iterator<Item = Result<Stored, String>> + use<'a> {
+    let fact = *fact;
     let mut position = 0;
-    while position < fact.payload.len() {
-        let record =
-            RecordView::parse(&fact.payload[position..]).map_err(|error| error.to_string())?;
+    std::iter::from_fn(move || {
+        let rest = fact.payload.get(position..).filter(|rest| !rest.is_empty())?;
+        let record = match RecordView::parse(rest) {
+            Ok(record) => record,
+            Err(error) => return Some(Err(error.to_string())),
+        };
         let located = Located {
             offset: fact.payload_offset.plus(position as u64),
             size: record.size as u32,
@@ -50,11 +48,10 @@ fn records(
             stored_at: record.stored_at,
             entry_offset: fact.entry_offset,
         };
-        let queue = QueueKey { topic: fact.subject, queue: QueueId(record.queue.0) };
-        take(queue, record.queue_offset, located);
         position += record.size;
-    }
-    Ok(())
+        let queue = QueueKey { topic: fact.subject, queue: QueueId(record.queue.0) };
+        Some(Ok((queue, record.queue_offset, located)))
+    })
 }
 
 pub fn apply_queues(index: &mut Index, fact: &Fact<'_>) -> Result<(), String> {

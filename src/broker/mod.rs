@@ -64,6 +64,8 @@ mod replicas;
 mod request_reply;
 mod retry;
 mod runtime_info;
+#[cfg(test)]
+mod same_state;
 pub mod sent;
 mod state;
 mod topic_requests;

@@ -9,7 +9,7 @@ use zerocopy::FromBytes;
 use super::delaying::Delay;
 use super::facts::MESSAGES;
 use super::sent::{self, Key, SentRow};
-use super::{Broker, Origin, Outcome, Pending, messages};
+use super::{Broker, Origin, Outcome, Pending};
 use crate::model::batch::{BatchItem, BatchItems};
 use crate::model::ids::TOPIC_NAME_SIZE_MAX;
 use crate::model::record::{
@@ -24,9 +24,7 @@ use crate::model::{
     LogOffset, Now, QueueId, QueueOffset, Refusal, Reply, Timestamp, TopicConfig, TopicName,
 };
 use crate::storage::disk::Disk;
-use crate::storage::{
-    Append, AppendError, Appended, Located, PAYLOAD_SIZE_MAX, QueueKey, SpaceClass,
-};
+use crate::storage::{Append, AppendError, Located, PAYLOAD_SIZE_MAX, QueueKey, SpaceClass};
 
 /// Maximum size of the fact of a new topic, bytes.
 const TOPIC_FACT_SIZE: usize = 512;
@@ -82,7 +80,7 @@ impl<D: Disk> Broker<D> {
                 return Ok(self.committed_before(produced));
             }
             if let Some(delay) = delay {
-                return self.produce_delayed(&single, delay, sent, now);
+                return self.produce_delayed(&single, delay, now);
             }
             let sizes = smallvec![(single.size() as u32, tag_hash_of(&request.properties))];
             return self.append(key, sizes, sent, now.wall, |placements, out| {
@@ -290,7 +288,7 @@ impl<D: Disk> Broker<D> {
         now: Timestamp,
     ) -> Option<SentRow> {
         let key = key?;
-        let row = self.state.borrow_mut().durable.sent.as_mut()?.find(&key, now)?;
+        let row = self.state.borrow().durable.sent.as_ref()?.find(&key, now)?;
         (row.body_checksum.get() == body_checksum()).then_some(row)
     }
 
@@ -313,13 +311,6 @@ impl<D: Disk> Broker<D> {
     /// Replies to a resend as to the first attempt, which may not be committed yet.
     fn committed_before(&self, produced: Produced) -> Outcome {
         Outcome::Committed { mark: self.store.end(), reply: Reply::Produced(produced) }
-    }
-
-    /// Remembers what was appended, in case it is resent.
-    pub(super) fn note_sent(&self, row: SentRow, now: Timestamp) {
-        if let Some(sent) = &mut self.state.borrow_mut().durable.sent {
-            sent.note(row, now);
-        }
     }
 
     /// Appends one entry with a record for each of `sizes`, and indexes them. A resend is
@@ -356,13 +347,23 @@ impl<D: Disk> Broker<D> {
             Err(AppendError::NoRoom) => return Ok(Outcome::NoRoom { size: total }),
             Err(error) => return Err(self.refuse_append(error, total)),
         };
-        let positions = self.index_messages(queue, first, &appended, &sizes, now);
-        if let Some(key) = sent {
+        let mut positions = SmallVec::with_capacity(sizes.len());
+        let mut offset = appended.payload_offset;
+        let stored = sizes.iter().zip(first.0..).map(|(&(size, tag_hash), nth)| {
+            let entry_offset = appended.entry_offset;
+            let located = Located { offset, size, tag_hash, stored_at: now, entry_offset };
+            positions.push(offset);
+            offset = offset.plus(u64::from(size));
+            (queue, QueueOffset(nth), located)
+        });
+        let sent = sent.map(|key| {
             let place = (appended.payload_offset, queue.queue, first);
-            self.note_sent(SentRow::new(key, place, body_checksum), now);
-        }
+            (SentRow::new(key, place, body_checksum), now)
+        });
         let next = first.plus(sizes.len() as u64);
-        self.state.borrow_mut().pending.push_back(Pending { end: appended.end, queue, next });
+        let state = &mut *self.state.borrow_mut();
+        self.store.with_index(|index| state.durable.store_messages(index, sent, stored));
+        state.pending.push_back(Pending { end: appended.end, queue, next });
         let metrics = self.store.metrics();
         metrics.messages_stored.add(sizes.len() as u64);
         metrics.stored_bytes.add(total as u64);
@@ -374,33 +375,6 @@ impl<D: Disk> Broker<D> {
             recall_handle: None,
         };
         Ok(Outcome::Committed { mark: appended.end, reply: Reply::Produced(produced) })
-    }
-
-    fn index_messages(
-        &self,
-        queue: QueueKey,
-        first: QueueOffset,
-        appended: &Appended,
-        sizes: &Sizes,
-        now: Timestamp,
-    ) -> SmallVec<[LogOffset; 1]> {
-        let mut positions = SmallVec::with_capacity(sizes.len());
-        self.store.with_index(|index| {
-            let mut offset = appended.payload_offset;
-            for (nth, &(size, tag_hash)) in sizes.iter().enumerate() {
-                let located = Located {
-                    offset,
-                    size,
-                    tag_hash,
-                    stored_at: now,
-                    entry_offset: appended.entry_offset,
-                };
-                messages::stored(index, queue, first.plus(nth as u64), located);
-                positions.push(offset);
-                offset = offset.plus(u64::from(size));
-            }
-        });
-        positions
     }
 
     pub(super) fn refuse_append(&self, error: AppendError, size: usize) -> Refusal {

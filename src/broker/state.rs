@@ -18,9 +18,9 @@ use super::messages::{self, AllQueues};
 use super::offsets::{AllOffsets, Offsets};
 use super::raft_entries::{AllRaftEntries, RaftEntries};
 use super::recalled::AllRecalled;
-use super::sent::{AllSent, SentKeys};
+use super::sent::{self, AllSent, SentKeys, SentRow};
 use super::topics::{AllTopics, Topics};
-use crate::model::TopicName;
+use crate::model::{Timestamp, TopicName};
 use crate::storage::{EntryKind, Index};
 
 /// Everything derived from the log's entries, except the index.
@@ -132,9 +132,10 @@ const TABLE: [Row; 13] = [
         kind: facts::DELAYED,
         name: "delayed messages",
         apply: |durable, index, fact| {
-            durable.note_delayed(fact);
+            // What the snapshot reflects, it has noted: by now, the topic's name may have another number.
             if durable.delays.apply_messages(index, fact)? {
                 durable.delayed_topics.apply_messages(fact);
+                durable.note_delayed(fact);
             }
             Ok(())
         },
@@ -200,10 +201,15 @@ const TABLE: [Row; 13] = [
         kind: facts::MESSAGES,
         name: "messages",
         apply: |durable, index, fact| {
-            if let Some(sent) = &mut durable.sent {
-                sent.note_messages(fact)?;
-            }
-            messages::apply(index, fact)
+            let sent = match durable.sent {
+                Some(_) => sent::row_of(fact)?,
+                None => None,
+            };
+            let mut broken = Ok(());
+            let stored = messages::stored(fact)
+                .map_while(|stored| stored.map_err(|error| broken = Err(error)).ok());
+            durable.store_messages(index, sent, stored);
+            broken
         },
         is_indexed: true,
         snapshot: None,
@@ -226,6 +232,22 @@ impl Durable {
     pub fn new(dedup_window_ms: u64) -> Self {
         let sent = (dedup_window_ms > 0).then(|| Box::new(SentKeys::new(dedup_window_ms)));
         Self { sent, ..Self::default() }
+    }
+
+    /// The effect of [`MESSAGES`](facts::MESSAGES). `sent` identifies the messages if they may be
+    /// sent again, and says when they were stored.
+    pub fn store_messages(
+        &mut self,
+        index: &mut Index,
+        sent: Option<(SentRow, Timestamp)>,
+        stored: impl Iterator<Item = messages::Stored>,
+    ) {
+        if let Some((row, stored_at)) = sent
+            && let Some(keys) = &mut self.sent
+        {
+            keys.note(row, stored_at);
+        }
+        stored.for_each(|(queue, offset, located)| index.push(queue, offset, located));
     }
 
     /// A single delayed message may be sent again.
@@ -304,8 +326,7 @@ mod tests {
     use crate::broker::{group_configs, offsets, topics};
     use crate::model::record::{Host, NewRecord, Placement};
     use crate::model::{
-        ClientId, GroupConfig, GroupName, LogOffset, Moment, QueueId, QueueOffset, Timestamp,
-        TopicConfig,
+        ClientId, GroupConfig, GroupName, LogOffset, Moment, QueueId, QueueOffset, TopicConfig,
     };
     use crate::sim::Rng;
     use crate::storage::QueueKey;
