@@ -2,7 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that meets what it did not expect has failed")]
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// Which module may use which, lowest first. This table is the architecture.
@@ -286,6 +288,9 @@ fn assert_no_circles(crate_root: &str, files: Vec<(String, String)>) {
     assert!(circles.is_empty(), "files that need each other:\n{}", circles.join("\n"));
 }
 
+/// The numbers that replicas log. No client sees them, so they are no refusals.
+const REPLICAS_NUMBERS: Range<u16> = 5000..6000;
+
 /// A documented code that is never raised misleads readers, and so does one that is raised but not
 /// documented.
 #[test]
@@ -299,12 +304,6 @@ fn every_documented_refusal_is_raised_somewhere_and_every_raised_one_is_document
     let numbers: Vec<(String, u16)> = refusals.lines().filter_map(number_of).collect();
     assert!(numbers.len() > 25, "{numbers:?}");
 
-    let manual = include_str!("../docs/errors.md");
-    let row = |line: &str| line.strip_prefix("| RINGMQ-")?.split(' ').next()?.parse::<u16>().ok();
-    let documented: Vec<u16> = manual.lines().filter_map(row).collect();
-    let known: Vec<u16> = numbers.iter().map(|(_, number)| *number).collect();
-    assert_eq!(documented, known, "docs/errors.md, against the numbers in src/model/refusal.rs");
-
     let is_about_all = |path: &str| path.ends_with("refusal.rs") || path.ends_with("codes.rs");
     let raising: String = layers()
         .into_iter()
@@ -312,6 +311,32 @@ fn every_documented_refusal_is_raised_somewhere_and_every_raised_one_is_document
         .filter(|(path, _)| !is_about_all(path) && !path.contains("/tests"))
         .map(|(_, source)| source)
         .collect();
+    let number_in_front = |rest: &str| rest.get(..4)?.parse::<u16>().ok();
+    let logged: BTreeSet<u16> = raising
+        .split("RINGMQ-")
+        .filter_map(number_in_front)
+        .filter(|number| REPLICAS_NUMBERS.contains(number))
+        .collect();
+
+    let manual = include_str!("../docs/errors.md");
+    let row = |line: &str| number_in_front(line.strip_prefix("| RINGMQ-")?);
+    let documented: Vec<u16> = manual.lines().filter_map(row).collect();
+    let known: Vec<u16> = numbers.iter().map(|(_, number)| *number).chain(logged).collect();
+    assert_eq!(
+        documented, known,
+        "docs/errors.md, against src/model/refusal.rs and what is logged"
+    );
+
+    let full = manual.lines().find(|line| line.starts_with("| RINGMQ-2007")).unwrap();
+    let begin_of_limit = "Refusal::Full { what: \"";
+    let limits: BTreeSet<&str> = raising
+        .split(begin_of_limit)
+        .skip(1)
+        .filter_map(|rest| rest.split('"').next())
+        .filter(|limit| !full.contains(&format!("{limit} (")))
+        .collect();
+    assert!(raising.contains(begin_of_limit) && limits.is_empty(), "not in its row: {limits:?}");
+
     let is_converted = |name: &str| refusals.contains(&format!("{name}(#[from]"));
     let is_raised = |name: &str| {
         let written = format!("Refusal::{name}");
