@@ -13,7 +13,7 @@ use super::delays::{Amount, Bucket, DUE_MAX_MS, DelayedHead, DelayedItem};
 use super::delivery::{OVERHEAD_MAX, Recorded};
 use super::facts::{DELAYED, Facts, MESSAGES};
 use super::operation::Context;
-use super::{Broker, Outcome, Pending, State};
+use super::{Broker, Handled, Pending, State, Stored};
 use crate::model::record::{
     NewRecord, PROPERTIES_SIZE_MAX, PROPERTY_DELAY, PROPERTY_REAL_QUEUE, PROPERTY_REAL_TOPIC,
     PROPERTY_TIMER_CANCEL, PROPERTY_TIMER_DELAY_MS, PROPERTY_TIMER_DELAY_SEC,
@@ -22,7 +22,7 @@ use crate::model::record::{
 };
 use crate::model::reply::Produced;
 use crate::model::topic::{DELAY_LEVEL_TOPIC, TIMER_TOPIC};
-use crate::model::{LogOffset, Now, QueueId, QueueOffset, Refusal, Reply, Timestamp};
+use crate::model::{LogOffset, Now, QueueId, QueueOffset, Refusal, Timestamp};
 use crate::storage::disk::Disk;
 use crate::storage::{AppendError, QueueKey, SpaceClass};
 
@@ -168,14 +168,14 @@ impl<D: Disk> Broker<D> {
         record: &NewRecord<'_>,
         delay: Delay,
         now: Now,
-    ) -> Result<Outcome, Refusal> {
+    ) -> Result<Handled, Refusal> {
         let properties = PendingProperties::of(record, delay)?;
         let pending = properties.record(record, delay);
         let size = size_of_pending(&pending);
         let Scheduled { mark, position, queue_offset } =
             match self.append_pending(&pending, delay, now) {
                 Ok(scheduled) => scheduled,
-                Err(AppendError::NoRoom) => return Ok(Outcome::NoRoom { size }),
+                Err(AppendError::NoRoom) => return Ok(Handled::NoRoom { size }),
                 Err(error) => return Err(self.refuse_append(error, size)),
             };
         let positions = smallvec::smallvec![position];
@@ -183,7 +183,7 @@ impl<D: Disk> Broker<D> {
         let recall_handle = self.recall_handle(record, Some(delay), position, now);
         let queue = record.queue;
         let produced = Produced { queue, queue_offset, positions, store_host, recall_handle };
-        Ok(Outcome::Committed { mark, reply: Reply::Produced(produced) })
+        Ok(Stored { mark, produced }.into())
     }
 
     /// Stores a batch of which some messages are delayed, as one entry.
@@ -192,14 +192,14 @@ impl<D: Disk> Broker<D> {
         queue: QueueKey,
         batch: &[(NewRecord<'_>, Option<Delay>)],
         now: Now,
-    ) -> Result<Outcome, Refusal> {
+    ) -> Result<Handled, Refusal> {
         let Mixed { facts, records, first_due_ms, next } = self.mixed(queue, batch, now)?;
         let size = facts.size();
         let first = self.store.with_index(|index| index.next_offset(queue));
         let Recorded { end, positions } =
             match self.record_with_records(facts, &records, SpaceClass::Ordinary) {
                 Ok(recorded) => recorded,
-                Err(AppendError::NoRoom) => return Ok(Outcome::NoRoom { size }),
+                Err(AppendError::NoRoom) => return Ok(Handled::NoRoom { size }),
                 Err(error) => return Err(self.refuse_append(error, size)),
             };
         if let Some(due_ms) = first_due_ms {
@@ -220,7 +220,7 @@ impl<D: Disk> Broker<D> {
             store_host,
             recall_handle: None,
         };
-        Ok(Outcome::Committed { mark: end, reply: Reply::Produced(produced) })
+        Ok(Stored { mark: end, produced }.into())
     }
 
     fn mixed(

@@ -14,7 +14,7 @@ use crate::model::{QueueId, QueueOffset};
 use crate::storage::{Index, Located, QueueKey, QueueRow, Replayed};
 
 /// A stored message: its queue, its offset there, and where it is.
-pub type Stored = (QueueKey, QueueOffset, Located);
+pub type Placed = (QueueKey, QueueOffset, Located);
 
 /// The messages of an entry, to rebuild an index file from the log. Records that cannot be decoded
 /// had not been indexed before either.
@@ -32,7 +32,7 @@ pub fn messages_of(entry: &Replayed<'_>, take: &mut dyn FnMut(QueueKey, QueueOff
 }
 
 /// The messages of a [`MESSAGES`] fact. Do not continue after an error.
-pub fn stored<'a>(fact: &Fact<'a>) -> impl Iterator<Item = Result<Stored, String>> + use<'a> {
+pub fn stored<'a>(fact: &Fact<'a>) -> impl Iterator<Item = Result<Placed, String>> + use<'a> {
     let fact = *fact;
     let mut position = 0;
     std::iter::from_fn(move || {

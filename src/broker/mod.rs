@@ -2,12 +2,13 @@
 //! groups and their offsets. Generic over the disk; no socket, clock, runtime or encoding.
 //!
 //! ```text
-//!   handle(request, now) ─▶ Outcome::Now        the reply
-//!                           Outcome::Committed  the reply, once the log is committed up to `mark`
-//!                           Outcome::NoRoom     nothing yet: the log has no room at the moment
-//!                           Outcome::Held       a pull that waits; see `advance` and `act`
-//!                           Outcome::Cold       a pull that must read the disk: await `pull_cold`
-//!                           Outcome::Operation  await `operate`
+//!   handle(request, now) ─▶ Handled::Done ──────┬─▶ Outcome::Now        the reply
+//!                           Handled::NoRoom     ├─▶ Outcome::Committed  the reply, once the log is
+//!                             nothing yet:      │                       committed up to `mark`
+//!                             the log is full   ├─▶ Outcome::Held       a pull that waits; see
+//!                           Handled::Operation  │                       `advance` and `act`
+//!                             await `operate`   └─▶ Outcome::Cold       a pull that must read the
+//!                                                                       disk: await `pull_cold`
 //! ```
 //!
 //! Start reading at [`Broker::handle`]. `produce` and `pull` are the two main paths, and never
@@ -91,6 +92,7 @@ use self::upkeep::Flush;
 use crate::model::deadlines::Deadlines;
 use crate::model::nameserver::machine_of_shard;
 use crate::model::record::Host;
+use crate::model::reply::Produced;
 use crate::model::request::{Heartbeat, Presence};
 use crate::model::topic::{TopicChange, is_built_in, is_of_cluster};
 use crate::model::{
@@ -201,6 +203,18 @@ impl<R> Answer<R> {
     }
 }
 
+/// What [`Broker::handle`] did with a request.
+#[derive(Debug)]
+pub enum Handled<R = Reply> {
+    Done(Outcome<R>),
+    /// Nothing was done, because the log has no room for `size` bytes. Retry when it has.
+    NoRoom {
+        size: usize,
+    },
+    /// The request may take time: await [`Broker::operate`].
+    Operation,
+}
+
 /// The outcome of a request.
 #[derive(Debug)]
 pub enum Outcome<R = Reply> {
@@ -211,16 +225,10 @@ pub enum Outcome<R = Reply> {
         mark: LogOffset,
         reply: R,
     },
-    /// Nothing was done, because the log has no room for `size` bytes. Retry when it has.
-    NoRoom {
-        size: usize,
-    },
     /// The reply is returned later by [`Broker::advance`] or [`Broker::act`], with the origin.
     Held,
     /// The disk must be read first: await [`Broker::pull_cold`].
     Cold(Box<PullTask>),
-    /// The request may take time: await [`Broker::operate`].
-    Operation,
 }
 
 /// The reply to a pull that was held.
@@ -236,6 +244,19 @@ struct Pending {
     end: LogOffset,
     queue: QueueKey,
     next: QueueOffset,
+}
+
+/// Messages that have been appended.
+struct Stored {
+    /// They are stored once the log is committed up to here.
+    mark: LogOffset,
+    produced: Produced,
+}
+
+impl From<Stored> for Handled {
+    fn from(Stored { mark, produced }: Stored) -> Self {
+        Self::Done(Outcome::Committed { mark, reply: Reply::Produced(produced) })
+    }
 }
 
 /// The mutable state. `pending` is in log order.
@@ -285,14 +306,14 @@ pub struct Broker<D: Disk> {
 
 impl<D: Disk> Broker<D> {
     /// Executes one request as far as possible without waiting.
-    pub fn handle(&self, request: &Request, origin: Origin, now: Now) -> Outcome {
-        let outcome = match request {
+    pub fn handle(&self, request: &Request, origin: Origin, now: Now) -> Handled {
+        let handled = match request {
             Request::Produce(produce) => self.produce(produce, origin, now),
             Request::ProduceRecords(records) => self.produce_records(records, origin, now),
-            Request::Pull(pull) => self.pull(pull, origin, now.moment),
-            _ => Ok(Outcome::Operation),
+            Request::Pull(pull) => self.pull(pull, origin, now.moment).map(Handled::Done),
+            _ => return Handled::Operation,
         };
-        outcome.unwrap_or_else(|refusal| Outcome::Now(Answer::refused(refusal)))
+        handled.unwrap_or_else(|refusal| Handled::Done(Outcome::Now(Answer::refused(refusal))))
     }
 
     /// Makes newly committed messages visible, and retries the pulls that waited for them.

@@ -59,7 +59,7 @@ pub trait Context {
 }
 
 impl<D: Disk> Broker<D> {
-    /// Executes a request for which [`handle`](Self::handle) returned [`Outcome::Operation`].
+    /// Executes a request for which [`handle`](Self::handle) returned [`Handled::Operation`](super::Handled::Operation).
     pub async fn operate(&self, request: &Request, context: &impl Context) -> Answer {
         self.try_operate(request, context).await.unwrap_or_else(Answer::refused)
     }
@@ -151,13 +151,20 @@ impl<D: Disk> Broker<D> {
             Request::Replicas => self.show_replicas()?,
             Request::ChangeReplicas(order) => self.change_replicas(order.clone()).await?,
             Request::Produce(_) | Request::ProduceRecords(_) | Request::Pull(_) => {
-                panic!("producing and pulling are no operations")
+                return Err(self.refuse_bug("producing and pulling are no operations"));
             }
         };
         self.check_newest(request)?;
         self.schedule_notifications(context.now().moment);
         self.log_notes();
         Ok(Answer { reply: Ok(reply), chunks: Vec::new() })
+    }
+
+    /// Refuses one request because of a bug that does not concern others, and logs it.
+    #[cold]
+    pub(super) fn refuse_bug(&self, what: &'static str) -> Refusal {
+        tracing::error!(shard = self.config.shard.0, "a request was refused due to a bug: {what}");
+        Refusal::Bug(what)
     }
 
     /// Refuses requests that only the leader may execute, before they change anything.

@@ -9,7 +9,7 @@ use zerocopy::FromBytes;
 use super::delaying::Delay;
 use super::facts::MESSAGES;
 use super::sent::{self, Key, SentRow};
-use super::{Broker, Origin, Outcome, Pending};
+use super::{Broker, Handled, Origin, Pending, Stored};
 use crate::model::batch::{BatchItem, BatchItems};
 use crate::model::ids::TOPIC_NAME_SIZE_MAX;
 use crate::model::record::{
@@ -21,7 +21,7 @@ use crate::model::reply::Produced;
 use crate::model::request::{Produce, ProduceRecords};
 use crate::model::topic::GROUP_TOPIC_SIGN;
 use crate::model::{
-    LogOffset, Now, QueueId, QueueOffset, Refusal, Reply, Timestamp, TopicConfig, TopicName,
+    LogOffset, Now, QueueId, QueueOffset, Refusal, Timestamp, TopicConfig, TopicName,
 };
 use crate::storage::disk::Disk;
 use crate::storage::{Append, AppendError, Located, PAYLOAD_SIZE_MAX, QueueKey, SpaceClass};
@@ -41,7 +41,7 @@ impl<D: Disk> Broker<D> {
         request: &Produce,
         origin: Origin,
         now: Now,
-    ) -> Result<Outcome, Refusal> {
+    ) -> Result<Handled, Refusal> {
         match request.topic.as_str().starts_with(GROUP_TOPIC_SIGN) {
             true => self.produce_retry(request, origin, now),
             false => self.produce_here(request, origin, now),
@@ -54,9 +54,9 @@ impl<D: Disk> Broker<D> {
         request: &Produce,
         origin: Origin,
         now: Now,
-    ) -> Result<Outcome, Refusal> {
+    ) -> Result<Handled, Refusal> {
         let Some(key) = self.admit(request, now.wall)? else {
-            return Ok(Outcome::NoRoom { size: TOPIC_FACT_SIZE });
+            return Ok(Handled::NoRoom { size: TOPIC_FACT_SIZE });
         };
         let handling = handling_of(request.system_flag, &request.properties);
         let shared = match handling {
@@ -83,7 +83,7 @@ impl<D: Disk> Broker<D> {
                 return self.produce_delayed(&single, delay, now);
             }
             let sizes = smallvec![(single.size() as u32, tag_hash_of(&request.properties))];
-            return self.append(key, sizes, sent, now.wall, |placements, out| {
+            return self.append_sent(key, sizes, sent, now.wall, |placements, out| {
                 single.write(&placements.at(0), out);
             });
         }
@@ -112,7 +112,7 @@ impl<D: Disk> Broker<D> {
             let records = items.map(|item| record.item(item.expect("the items were read above")));
             return self.produce_mixed(key, &self.with_delays(records, now)?, now);
         }
-        self.append(key, sizes, sent, now.wall, |placements, mut out| {
+        self.append_sent(key, sizes, sent, now.wall, |placements, mut out| {
             let mut position = 0;
             for next in BatchItems::new(&request.body) {
                 let record = record.item(next.expect("the items were read above"));
@@ -132,7 +132,7 @@ impl<D: Disk> Broker<D> {
         request: &ProduceRecords,
         origin: Origin,
         now: Now,
-    ) -> Result<Outcome, Refusal> {
+    ) -> Result<Handled, Refusal> {
         if crc32c::crc32c(&request.records) != request.checksum {
             return Err(Refusal::BadBatch("the checksum over its records does not match".into()));
         }
@@ -155,7 +155,7 @@ impl<D: Disk> Broker<D> {
             let records = records_of(&request.records, origin.host);
             return self.produce_mixed(key, &self.with_delays(records, now)?, now);
         }
-        self.append(key, sizes, sent, now.wall, |placements, out| {
+        self.append_sent(key, sizes, sent, now.wall, |placements, out| {
             out.copy_from_slice(&request.records);
             let mut position = 0;
             while position < out.len() {
@@ -252,11 +252,11 @@ impl<D: Disk> Broker<D> {
         &self,
         config: TopicConfig,
         now: Timestamp,
-    ) -> Result<Option<Outcome>, Refusal> {
+    ) -> Result<Option<Handled>, Refusal> {
         self.state.borrow().durable.topics.check(&config)?;
         Ok(match self.create_now(config, now)? {
             Some(_) => None,
-            None => Some(Outcome::NoRoom { size: TOPIC_FACT_SIZE }),
+            None => Some(Handled::NoRoom { size: TOPIC_FACT_SIZE }),
         })
     }
 
@@ -309,8 +309,25 @@ impl<D: Disk> Broker<D> {
     }
 
     /// Replies to a resend as to the first attempt, which may not be committed yet.
-    fn committed_before(&self, produced: Produced) -> Outcome {
-        Outcome::Committed { mark: self.store.end(), reply: Reply::Produced(produced) }
+    fn committed_before(&self, produced: Produced) -> Handled {
+        Stored { mark: self.store.end(), produced }.into()
+    }
+
+    /// Appends what a producer sent, as [`append`](Self::append) does.
+    fn append_sent(
+        &self,
+        queue: QueueKey,
+        sizes: Sizes,
+        sent: Option<Key>,
+        now: Timestamp,
+        write: impl FnOnce(&mut Placements, &mut [u8]),
+    ) -> Result<Handled, Refusal> {
+        let size = total_of(&sizes);
+        match self.append(queue, sizes, sent, now, write) {
+            Ok(stored) => Ok(stored.into()),
+            Err(AppendError::NoRoom) => Ok(Handled::NoRoom { size }),
+            Err(error) => Err(self.refuse_append(error, size)),
+        }
     }
 
     /// Appends one entry with a record for each of `sizes`, and indexes them. A resend is
@@ -322,8 +339,8 @@ impl<D: Disk> Broker<D> {
         sent: Option<Key>,
         now: Timestamp,
         write: impl FnOnce(&mut Placements, &mut [u8]),
-    ) -> Result<Outcome, Refusal> {
-        let total: usize = sizes.iter().map(|(size, _)| *size as usize).sum();
+    ) -> Result<Stored, AppendError> {
+        let total = total_of(&sizes);
         let first = self.store.with_index(|index| index.next_offset(queue));
         let store_host = self.config.store_host;
         let mut body_checksum = 0;
@@ -342,11 +359,7 @@ impl<D: Disk> Broker<D> {
             payload_size: total,
             space: SpaceClass::Ordinary,
         };
-        let appended = match self.store.append(append, fill) {
-            Ok(appended) => appended,
-            Err(AppendError::NoRoom) => return Ok(Outcome::NoRoom { size: total }),
-            Err(error) => return Err(self.refuse_append(error, total)),
-        };
+        let appended = self.store.append(append, fill)?;
         let mut positions = SmallVec::with_capacity(sizes.len());
         let mut offset = appended.payload_offset;
         let stored = sizes.iter().zip(first.0..).map(|(&(size, tag_hash), nth)| {
@@ -374,7 +387,7 @@ impl<D: Disk> Broker<D> {
             store_host,
             recall_handle: None,
         };
-        Ok(Outcome::Committed { mark: appended.end, reply: Reply::Produced(produced) })
+        Ok(Stored { mark: appended.end, produced })
     }
 
     pub(super) fn refuse_append(&self, error: AppendError, size: usize) -> Refusal {
@@ -393,6 +406,11 @@ impl<D: Disk> Broker<D> {
             }
         }
     }
+}
+
+/// The size of all records together.
+fn total_of(sizes: &Sizes) -> usize {
+    sizes.iter().map(|(size, _)| *size as usize).sum()
 }
 
 /// The common parts of one append's records, and the write position.

@@ -71,7 +71,7 @@ impl<D: Disk> Broker<D> {
         };
         match reply {
             Ok(ClientReply::Relayed(body)) => Ok(Reply::Relayed(body)),
-            Ok(other) => unreachable!("{other:?} is no reply to what was asked"),
+            Ok(_) => Err(self.refuse_bug("a reply of another kind was relayed")),
             Err(CallError::TimedOut) => {
                 Err(Refusal::AnswerTimedOut { client: client(), ms: ANSWER_MS_MAX })
             }

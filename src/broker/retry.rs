@@ -16,7 +16,7 @@ use smallvec::smallvec;
 use super::delaying::Delay;
 use super::operation::Context;
 use super::produce::check_sizes;
-use super::{Broker, Origin, Outcome};
+use super::{Broker, Handled, Origin};
 use crate::model::record::{
     DELAY_PROPERTIES, Host, NewRecord, RecordView, SYSTEM_FLAGS_OF_LAYOUT, push_first_place,
     push_without, tag_hash_of,
@@ -97,27 +97,24 @@ impl<D: Disk> Broker<D> {
         context: &impl Context,
     ) -> Result<(), Refusal> {
         let attempt = || {
-            let stored = self.next_queue(topic).and_then(|key| {
-                let record = NewRecord { queue: key.queue, ..*record };
-                let sizes = smallvec![(record.size() as u32, tag_hash_of(record.properties[0]))];
-                self.append(key, sizes, None, context.now().wall, |placements, out| {
-                    record.write(&placements.at(0), out);
-                })
+            let key = match self.next_queue(topic) {
+                Ok(key) => key,
+                Err(refusal) => return Ok(Err(refusal)),
+            };
+            let record = NewRecord { queue: key.queue, ..*record };
+            let sizes = smallvec![(record.size() as u32, tag_hash_of(record.properties[0]))];
+            let stored = self.append(key, sizes, None, context.now().wall, |placements, out| {
+                record.write(&placements.at(0), out);
             });
-            match stored {
-                Ok(Outcome::NoRoom { .. }) => Err(AppendError::NoRoom),
-                stored => Ok(stored),
-            }
+            Ok(Ok(stored?.mark))
         };
         let size = record.size();
         let attempted = match attempt() {
             Err(AppendError::NoRoom) => self.store.with_room(size, attempt).await,
             attempted => attempted,
         };
-        match attempted.map_err(|error| self.refuse_append(error, size))?? {
-            Outcome::Committed { mark, .. } => self.committed(mark).await,
-            other => panic!("an append is committed later, or refused: {other:?}"),
-        }
+        let mark = attempted.map_err(|error| self.refuse_append(error, size))??;
+        self.committed(mark).await
     }
 
     fn next_queue(&self, topic: &TopicName) -> Result<QueueKey, Refusal> {
@@ -155,7 +152,7 @@ impl<D: Disk> Broker<D> {
         request: &Produce,
         origin: Origin,
         now: Now,
-    ) -> Result<Outcome, Refusal> {
+    ) -> Result<Handled, Refusal> {
         let Some(group) = request.topic.retrying_group() else {
             return self.produce_here(request, origin, now);
         };

@@ -240,7 +240,7 @@ impl Durable {
         &mut self,
         index: &mut Index,
         sent: Option<(SentRow, Timestamp)>,
-        stored: impl Iterator<Item = messages::Stored>,
+        stored: impl Iterator<Item = messages::Placed>,
     ) {
         if let Some((row, stored_at)) = sent
             && let Some(keys) = &mut self.sent

@@ -96,6 +96,9 @@ pub enum Refusal {
         "replica {replica} leads this shard, so it cannot be removed; let another one lead first"
     )]
     LeaderStays { replica: u64 },
+    /// A state that the broker rules out, which concerns this request only. Nothing has changed.
+    #[error("the broker has a bug, and has done nothing: {0}")]
+    Bug(&'static str),
     #[error("no consumer for group {0} on this shard")]
     NoConsumer(GroupName),
     #[error("group {0} has no committed offset for this queue")]
@@ -193,6 +196,7 @@ impl Refusal {
             Self::CatchingUp { .. } => 2014,
             Self::LosesMajority { .. } => 2015,
             Self::LeaderStays { .. } => 2016,
+            Self::Bug(_) => 2017,
             Self::NoConsumer(_) => 3001,
             Self::NoOffset(_) => 3002,
             Self::NoMessage(_) => 3003,

@@ -14,7 +14,7 @@ use super::service::Service;
 use super::shard::Shard;
 use crate::broker::clients::{CallError, CallId, Outgoing};
 use crate::broker::operation::Context;
-use crate::broker::{Answer, Broker, Origin, Outcome, PullTask};
+use crate::broker::{Answer, Broker, Handled, Origin, Outcome, PullTask};
 use crate::client::registrar::Receipt;
 use crate::client::remote::CALL_TIMEOUT_MS;
 use crate::model::request::Scope;
@@ -121,7 +121,7 @@ impl<D: Disk> Service for BrokerService<D> {
         matches!(request, Request::Produce(_) | Request::ProduceRecords(_))
     }
 
-    fn handle(&self, request: &Request, origin: Origin, now: Now) -> Outcome {
+    fn handle(&self, request: &Request, origin: Origin, now: Now) -> Handled {
         self.broker.handle(request, origin, now)
     }
 

@@ -9,7 +9,7 @@ use super::clock;
 use super::service::Service;
 use super::shard::Shard;
 use crate::broker::operation::Context;
-use crate::broker::{Answer, Origin, Outcome, PullTask};
+use crate::broker::{Answer, Handled, Origin, Outcome, PullTask};
 use crate::model::nameserver::Registration;
 use crate::model::{LogOffset, Metrics, Moment, NameServerReply, NameServerRequest, Now, Refusal};
 use crate::nameserver::{ConnectionId, Routes};
@@ -95,8 +95,8 @@ impl Service for NameService {
     type Request = NameServerRequest;
     type Reply = NameServerReply;
 
-    fn handle(&self, _: &NameServerRequest, _: Origin, _: Now) -> Outcome<Self::Reply> {
-        Outcome::Operation
+    fn handle(&self, _: &NameServerRequest, _: Origin, _: Now) -> Handled<Self::Reply> {
+        Handled::Operation
     }
 
     async fn operate(

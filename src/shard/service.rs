@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use crate::broker::clients::{CallError, CallId, Outgoing};
 use crate::broker::operation::Context;
-use crate::broker::{Answer, Origin, Outcome, PullTask};
+use crate::broker::{Answer, Handled, Origin, Outcome, PullTask};
 use crate::model::record::Host;
 use crate::model::{ClientReply, Metrics, Now, Principal, Refusal};
 use crate::storage::{AppendError, Awaited, Standing, Ticket};
@@ -32,9 +32,9 @@ pub trait Service: 'static {
     }
 
     /// Executes a request as far as possible without waiting.
-    fn handle(&self, request: &Self::Request, origin: Origin, now: Now) -> Outcome<Self::Reply>;
+    fn handle(&self, request: &Self::Request, origin: Origin, now: Now) -> Handled<Self::Reply>;
 
-    /// Continues a request for which [`handle`](Self::handle) returned [`Outcome::Operation`].
+    /// Continues a request for which [`handle`](Self::handle) returned [`Handled::Operation`].
     async fn operate(&self, request: Self::Request, context: &impl Context) -> Answer<Self::Reply>;
 
     /// Continues a pull for which [`handle`](Self::handle) returned [`Outcome::Cold`].

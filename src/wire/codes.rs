@@ -286,6 +286,7 @@ pub fn refusal_code(refusal: &Refusal) -> i32 {
         | Refusal::CatchingUp { .. }
         | Refusal::LosesMajority { .. }
         | Refusal::LeaderStays { .. }
+        | Refusal::Bug(_)
         | Refusal::Registration(_) => SYSTEM_ERROR,
     }
 }

@@ -162,6 +162,7 @@ fn an_operator_asks_the_members_of_a_group() {
         let refused = CallError::Refused { code: 1, remark: "no".into() };
         for (reply, expected) in [
             (Some(Ok(ClientReply::Relayed(said.clone()))), Ok(Reply::Relayed(said))),
+            (Some(Ok(ClientReply::Done)), Err(2017)),
             (Some(Err(refused)), Err(3015)),
             (None, Err(3016)),
         ] {
@@ -177,6 +178,8 @@ fn an_operator_asks_the_members_of_a_group() {
             let reply = poll_once(&mut asking).await.unwrap().reply;
             assert_eq!(reply.map_err(|refusal| refusal.number()), expected);
         }
+        let no_operation = broker.operate(&Request::Pull(pull("t", 0, 0)), &Here).await.reply;
+        assert_eq!(no_operation.unwrap_err().number(), 2017);
         let absent = answer(&broker, Request::RunningInfo(info("c"))).await.reply;
         assert_eq!(absent.unwrap_err().number(), 3015);
 

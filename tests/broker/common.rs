@@ -81,7 +81,15 @@ pub fn commit_offset(name: &str, offset: i64) -> Request {
     Request::CommitOffset { group: group(), queue: queue(name, 0), offset }
 }
 
+/// The outcome of a request that needs neither room that is not there nor an operation.
 pub fn ask(broker: &Broker<SimDisk>, request: Request) -> Outcome {
+    match try_ask(broker, request) {
+        Handled::Done(outcome) => outcome,
+        other => panic!("{other:?}"),
+    }
+}
+
+pub fn try_ask(broker: &Broker<SimDisk>, request: Request) -> Handled {
     broker.handle(&request, Origin::default(), NOW)
 }
 
@@ -107,13 +115,13 @@ pub async fn send_request(
     request: Request,
 ) -> Result<QueueOffset, Refusal> {
     loop {
-        match ask(broker, request.clone()) {
-            Outcome::Committed { reply: Reply::Produced(produced), .. } => {
+        match try_ask(broker, request.clone()) {
+            Handled::Done(Outcome::Committed { reply: Reply::Produced(produced), .. }) => {
                 commit(broker).await;
                 return Ok(produced.queue_offset);
             }
-            Outcome::NoRoom { .. } => _ = broker.store().commit_step().await.unwrap(),
-            Outcome::Now(answer) => return Err(answer.reply.unwrap_err()),
+            Handled::NoRoom { .. } => _ = broker.store().commit_step().await.unwrap(),
+            Handled::Done(Outcome::Now(answer)) => return Err(answer.reply.unwrap_err()),
             other => panic!("{other:?}"),
         }
     }
@@ -147,12 +155,12 @@ pub async fn answer_to(
     context: &impl Context,
 ) -> Answer {
     match broker.handle(&request, context.origin(), context.now()) {
-        Outcome::Now(answer) => answer,
-        Outcome::Cold(task) => match broker.pull_cold(task, context).await {
+        Handled::Done(Outcome::Now(answer)) => answer,
+        Handled::Done(Outcome::Cold(task)) => match broker.pull_cold(task, context).await {
             Outcome::Now(answer) => answer,
             other => panic!("{other:?}"),
         },
-        Outcome::Operation => {
+        Handled::Operation => {
             let mut operation = pin!(broker.operate(&request, context));
             loop {
                 if let Some(answer) = poll_once(&mut operation).await {

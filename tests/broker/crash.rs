@@ -39,8 +39,9 @@ async fn run_until_power_is_lost(disk: &SimDisk, rng: &mut Rng, promised: &mut P
             }
             promised.sent.push(body.clone());
             let request = Request::Produce(produce(name, queue_id, "A", &body));
-            if let Outcome::Committed { mark, reply: Reply::Produced(produced) } =
-                ask(&broker, request)
+            let handled = try_ask(&broker, request);
+            if let Handled::Done(Outcome::Committed { mark, reply: Reply::Produced(produced) }) =
+                handled
             {
                 waiting.push((mark, name, queue_id, body, produced.queue_offset.0));
             }

@@ -24,7 +24,8 @@ use bytes::Bytes;
 use ringmq::broker::clients::{CallError, Outgoing};
 use ringmq::broker::operation::Context;
 use ringmq::broker::{
-    Answer, Broker, BrokerConfig, CutError, Leadership, Origin, Outcome, Released, Standing,
+    Answer, Broker, BrokerConfig, CutError, Handled, Leadership, Origin, Outcome, Released,
+    Standing,
 };
 use ringmq::client::session::Session;
 use ringmq::model::batch::BatchItem;

@@ -116,8 +116,10 @@ fn a_held_pull_is_answered_by_the_first_match_or_by_its_deadline() {
             Request::Pull(Pull { hold_ms: Some(1000), subscription, ..pull("t", 0, 1) })
         };
         let origin = |ticket| Origin { connection: 1, ticket, ..Origin::default() };
-        assert!(matches!(broker.handle(&hold("B"), origin(1), NOW), Outcome::Held));
-        assert!(matches!(broker.handle(&hold("C"), origin(2), NOW), Outcome::Held));
+        for (ticket, text) in [(1, "B"), (2, "C")] {
+            let handled = broker.handle(&hold(text), origin(ticket), NOW);
+            assert!(matches!(handled, Handled::Done(Outcome::Held)));
+        }
 
         ask(&broker, Request::Produce(produce("t", 0, "B", b"new")));
         assert!(broker.advance().is_empty(), "nothing is committed yet");

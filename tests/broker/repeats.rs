@@ -45,7 +45,7 @@ fn fixed(key: &str) -> Request {
 fn ask_at(broker: &Broker<SimDisk>, request: &Request, later_ms: u64) -> (LogOffset, Reply) {
     let now = Now { wall: NOW.wall.plus_ms(later_ms), ..NOW };
     match broker.handle(request, Origin::default(), now) {
-        Outcome::Committed { mark, reply } => (mark, reply),
+        Handled::Done(Outcome::Committed { mark, reply }) => (mark, reply),
         other => panic!("{other:?}"),
     }
 }

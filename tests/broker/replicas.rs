@@ -36,9 +36,9 @@ pub async fn commit_all(broker: &Broker<SimDisk>) -> Vec<Released> {
 pub async fn put(broker: &Broker<SimDisk>, name: &str, queue: u32) -> LogOffset {
     let request = Request::Produce(produce(name, queue, "a", name.as_bytes()));
     loop {
-        match ask(broker, request.clone()) {
-            Outcome::Committed { mark, .. } => return mark,
-            Outcome::NoRoom { .. } => _ = broker.store().commit_step().await.unwrap(),
+        match try_ask(broker, request.clone()) {
+            Handled::Done(Outcome::Committed { mark, .. }) => return mark,
+            Handled::NoRoom { .. } => _ = broker.store().commit_step().await.unwrap(),
             other => panic!("{other:?}"),
         }
     }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Add, Range};
 
 use bytes::Bytes;
-use ringmq::broker::{Broker, Delay, Origin, Outcome};
+use ringmq::broker::{Broker, Delay, Handled, Origin, Outcome};
 use ringmq::model::batch::BatchItem;
 use ringmq::model::record::{Host, NewRecord, RecordView, property};
 use ringmq::model::reply::{PullStatus, TopicStats};
@@ -175,7 +175,7 @@ impl Life<'_> {
             is_batch: count > 0,
             body: Bytes::from(body),
         });
-        if let Outcome::Committed { mark, reply: Reply::Produced(produced) } =
+        if let Handled::Done(Outcome::Committed { mark, reply: Reply::Produced(produced) }) =
             self.broker.handle(&request, Origin::default(), now)
         {
             for (number, delay_ms) in (first..).zip(delays_ms) {
@@ -247,8 +247,11 @@ impl Life<'_> {
         let (group, topic) = (GroupName::new(group).unwrap(), TopicName::new(topic).unwrap());
         let request = pull(group, topic, queue % QUEUES, offset, 32);
         let outcome = match self.broker.handle(&request, Origin::default(), self.world.now.get()) {
-            Outcome::Cold(task) => self.broker.pull_cold(task, &self.world.now).await,
-            outcome => outcome,
+            Handled::Done(Outcome::Cold(task)) => {
+                self.broker.pull_cold(task, &self.world.now).await
+            }
+            Handled::Done(outcome) => outcome,
+            other => panic!("{other:?}"),
         };
         let Outcome::Now(answer) = outcome else { panic!("{outcome:?}") };
         let Ok(Reply::Pulled(pulled)) = answer.reply else { return false };

@@ -10,7 +10,7 @@ use std::pin::pin;
 
 use bytes::Bytes;
 use futures_util::future::{Either, select};
-use ringmq::broker::{Broker, Origin, Outcome};
+use ringmq::broker::{Broker, Handled, Origin, Outcome};
 use ringmq::model::record::{RecordView, property};
 use ringmq::model::reply::{DelayedCounts, TopicStats};
 use ringmq::model::request::{Produce, SendBack};
@@ -90,21 +90,21 @@ impl Life<'_> {
     async fn ask(&self, request: Request) -> Option<Result<Reply, Refusal>> {
         let (now, origin) = (self.world.now.get(), Origin::default());
         match self.broker.handle(&request, origin, now) {
-            Outcome::Now(answer) => Some(answer.reply),
-            Outcome::Committed { mark, reply } => {
+            Handled::Done(Outcome::Now(answer)) => Some(answer.reply),
+            Handled::Done(Outcome::Committed { mark, reply }) => {
                 while self.broker.store().committed() < mark {
                     self.while_power().await?;
                 }
                 Some(Ok(reply))
             }
-            Outcome::Operation => {
+            Handled::Operation => {
                 let operation = pin!(self.broker.operate(&request, &self.world.now));
                 match select(operation, pin!(self.power_fails())).await {
                     Either::Left((answer, _)) => Some(answer.reply),
                     Either::Right(_) => None,
                 }
             }
-            Outcome::NoRoom { .. } => None,
+            Handled::NoRoom { .. } => None,
             other => panic!("{other:?}"),
         }
     }
@@ -169,14 +169,15 @@ impl Life<'_> {
             let request = pull(group(), topic.clone(), queue, offset, 1);
             let now = self.world.now.get();
             let outcome = match self.broker.handle(&request, Origin::default(), now) {
-                Outcome::Cold(task) => {
+                Handled::Done(Outcome::Cold(task)) => {
                     let read = pin!(self.broker.pull_cold(task, &self.world.now));
                     match select(read, pin!(self.power_fails())).await {
                         Either::Left((outcome, _)) => outcome,
                         Either::Right(_) => return None,
                     }
                 }
-                outcome => outcome,
+                Handled::Done(outcome) => outcome,
+                other => panic!("{other:?}"),
             };
             let Outcome::Now(answer) = outcome else { panic!("{outcome:?}") };
             let bytes: Vec<u8> = answer.chunks.iter().flat_map(|chunk| chunk.to_vec()).collect();

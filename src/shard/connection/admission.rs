@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use super::Connection;
-use crate::broker::{Answer, Outcome};
+use crate::broker::{Answer, Handled};
 use crate::model::record::RECORD_OVERHEAD_MAX;
 use crate::model::{Moment, Refusal};
 use crate::reactor;
@@ -74,9 +74,9 @@ impl<S: Service> Connection<S> {
         arrival: Arrival,
     ) -> Option<usize> {
         match self.common.service.handle(request, self.origin(asked), arrival.now) {
-            Outcome::NoRoom { size } => return Some(entry_size(size)),
-            Outcome::Operation => self.run_operation(asked, request.clone()),
-            outcome => self.settle(asked, outcome),
+            Handled::NoRoom { size } => return Some(entry_size(size)),
+            Handled::Operation => self.run_operation(asked, request.clone()),
+            Handled::Done(outcome) => self.settle(asked, outcome),
         }
         None
     }

@@ -32,9 +32,6 @@ impl<S: Service> Connection<S> {
                 }
             }
             Outcome::Cold(task) => self.run_cold_pull(asked, task),
-            Outcome::NoRoom { .. } | Outcome::Operation => {
-                panic!("a request is tried again, or becomes an operation, before it is settled")
-            }
         }
     }
 

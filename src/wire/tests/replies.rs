@@ -471,6 +471,7 @@ fn refusals_as_clients_see_them() {
         (1, Refusal::CatchingUp { replica: 2, why: "x".into() }, "RINGMQ-2014 replica 2 is being added and does not vote yet: x"),
         (1, Refusal::LosesMajority { replica: 2, why: "x".into() }, "RINGMQ-2015 without replica 2 the others would not have a majority: x"),
         (1, Refusal::LeaderStays { replica: 2 }, "RINGMQ-2016 replica 2 leads this shard, so it cannot be removed; let another one lead first"),
+        (1, Refusal::Bug("x"), "RINGMQ-2017 the broker has a bug, and has done nothing: x"),
         (1, Refusal::NoConsumer(group()), "RINGMQ-3001 no consumer for group g on this shard"),
         (22, Refusal::NoOffset(group()), "RINGMQ-3002 group g has no committed offset for this queue"),
         (1, Refusal::NoMessage(LogOffset(7)), "RINGMQ-3003 no message at offset 7"),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures_util::future::{Either, select};
 use openraft::async_runtime::{Oneshot, OneshotSender};
 use ringmq::broker::operation::Context;
-use ringmq::broker::{Answer, Broker, BrokerConfig, Origin, Outcome, Released};
+use ringmq::broker::{Answer, Broker, BrokerConfig, Handled, Origin, Outcome, Released};
 use ringmq::model::record::RecordView;
 use ringmq::model::reply::PullStatus;
 use ringmq::model::{Moment, Now, Refusal, Reply, Request, Timestamp};
@@ -550,30 +550,39 @@ impl Process {
         let origin = Origin { connection: 1, ticket, ..Origin::default() };
         let (give, mut released) = channel::Oneshot::channel();
         self.held.borrow_mut().insert(ticket, give);
-        let mut outcome = self.broker.handle(&request, origin, self.now());
-        let answer = loop {
-            outcome = match outcome {
-                Outcome::Now(answer) => break answer,
-                Outcome::NoRoom { .. } => break Answer::refused(Refusal::OutcomeUnknown),
-                Outcome::Committed { mark, reply } => {
-                    match self.broker.store().reached(mark).await {
-                        true => break Answer { reply: Ok(reply), chunks: Vec::new() },
-                        false => break Answer::refused(Refusal::OutcomeUnknown),
-                    }
-                }
-                Outcome::Held => match (&mut released).await {
-                    Ok(outcome) => outcome,
-                    Err(_) => panic!("{self}: a pull was forgotten"),
-                },
-                Outcome::Cold(task) => self.broker.pull_cold(task, self).await,
-                Outcome::Operation => break self.broker.operate(&request, self).await,
-            };
+        let answer = match self.broker.handle(&request, origin, self.now()) {
+            Handled::Done(outcome) => self.settle(outcome, &mut released).await,
+            Handled::NoRoom { .. } => Answer::refused(Refusal::OutcomeUnknown),
+            Handled::Operation => self.broker.operate(&request, self).await,
         };
         self.held.borrow_mut().remove(&ticket);
         // Acknowledged messages are visible.
         self.handle_commit();
         self.note(&request, &answer, newest);
         answer
+    }
+
+    async fn settle(
+        &self,
+        mut outcome: Outcome,
+        released: &mut <channel::Oneshot as Oneshot>::Receiver<Outcome>,
+    ) -> Answer {
+        loop {
+            outcome = match outcome {
+                Outcome::Now(answer) => return answer,
+                Outcome::Committed { mark, reply } => {
+                    match self.broker.store().reached(mark).await {
+                        true => return Answer { reply: Ok(reply), chunks: Vec::new() },
+                        false => return Answer::refused(Refusal::OutcomeUnknown),
+                    }
+                }
+                Outcome::Held => match (&mut *released).await {
+                    Ok(outcome) => outcome,
+                    Err(_) => panic!("{self}: a pull was forgotten"),
+                },
+                Outcome::Cold(task) => self.broker.pull_cold(task, self).await,
+            };
+        }
     }
 
     /// Tells the oracle what the client is about to learn.
