@@ -177,6 +177,8 @@ impl<D: Disk> Drop for Hold<D> {
         }
         shared.background.give_back();
         shared.work.notify();
+        // What some wait for may be gone.
+        shared.commits.notify_all();
         shared.wake_waiters();
     }
 }

@@ -52,6 +52,7 @@ pub mod links;
 pub mod located;
 mod log;
 pub mod maintenance;
+mod mark_signal;
 pub mod opening;
 mod pace;
 pub mod proof;

@@ -20,6 +20,7 @@ use crate::storage::disk::{BLOCK_SIZE, Disk, DiskError, DiskErrorKind, DiskFile}
 use crate::storage::error::{CutError, EpochError, OpenError};
 use crate::storage::index::Index;
 use crate::storage::log::{CommitMark, Log, Preparing, Segment, SpaceState};
+use crate::storage::mark_signal::MarkSignal;
 use crate::storage::proof::{EndProof, PROOF_BLOCKS};
 use crate::storage::publish::{publish_bytes, read_all, remove_if_any, write_proof};
 use crate::storage::recovery::{Chain, RecoveryReport, damage_note};
@@ -569,6 +570,7 @@ impl<D: Disk> Opening<D> {
             is_stopping: false.into(),
             work: Signal::default(),
             group_grows: Signal::default(),
+            commits: MarkSignal::default(),
             marks_changed: Signal::default(),
         }));
         Ok((store, report))

@@ -21,6 +21,7 @@ use crate::storage::entry::EntryKind;
 use crate::storage::error::EpochError;
 use crate::storage::index::Index;
 use crate::storage::log::{Log, Preparing, Segment, SegmentIndex, SpaceState, WriteJob};
+use crate::storage::mark_signal::MarkSignal;
 use crate::storage::raw::{RawEntry, RawError};
 use crate::storage::replay::{MessagesOf, Replayed};
 use crate::storage::segment::FileName;
@@ -103,6 +104,8 @@ pub(super) struct Shared<D: Disk> {
     pub work: Signal,
     /// See [`Store::group_grows`].
     pub group_grows: Signal,
+    /// The log is committed up to the mark that a task waits for, or may never be.
+    pub commits: MarkSignal,
     /// A watermark advanced, a segment became available, or the log was fenced or cut.
     pub marks_changed: Signal,
 }
@@ -184,7 +187,7 @@ impl<D: Disk> Store<D> {
         self.0.log.borrow_mut().set_following(is_following);
         // A group that has not ended is written now.
         self.0.work.notify();
-        self.0.marks_changed.notify();
+        self.0.notify_marks();
         self.0.group_grows.notify();
     }
 
@@ -289,7 +292,7 @@ impl<D: Disk> Store<D> {
     /// with [`CommitRule::Driven`](super::CommitRule::Driven).
     pub fn commit_to(&self, mark: LogOffset) {
         self.0.log.borrow_mut().commit_to(mark);
-        self.0.marks_changed.notify();
+        self.0.notify_marks();
     }
 
     /// The last watermark passed to [`commit_to`](Self::commit_to); initially the committed
@@ -350,13 +353,12 @@ impl<D: Disk> Store<D> {
     /// False if that will never happen: the log is fenced, or the entry there was cut off.
     pub fn reached(&self, end: LogOffset) -> impl Future<Output = bool> {
         let awaited = Awaited { end, cut_count: self.0.log.borrow().cuts.count() };
-        self.0.marks_changed.wait(move || {
+        self.0.commits.wait(end, move || {
             let log = self.0.log.borrow();
             if log.cuts.have_taken(awaited) {
                 return Some(false);
             }
-            let is_here = planted::is(Bug::AcknowledgesOnOneCopy) && log.durable() >= end;
-            let is_reached = log.committed() >= end || is_here;
+            let is_reached = reached_mark(&log) >= end;
             (is_reached || log.fault.is_some()).then_some(is_reached)
         })
     }
@@ -508,6 +510,18 @@ impl<D: Disk> Shared<D> {
     /// the log was fenced.
     pub fn wake_waiters(&self) {
         self.log.borrow().grant_room();
+        self.notify_marks();
+    }
+
+    fn notify_marks(&self) {
+        let (reached, is_fenced) = {
+            let log = self.log.borrow();
+            (reached_mark(&log), log.fault.is_some())
+        };
+        match is_fenced {
+            true => self.commits.notify_all(),
+            false => self.commits.advance(reached),
+        }
         self.marks_changed.notify();
     }
 
@@ -577,5 +591,13 @@ impl<D: Disk> Shared<D> {
             return Err(DiskError { operation: "create", file: name.into(), offset: 0, kind });
         }
         self.disk.create(name, size).await
+    }
+}
+
+/// Everything below it may be acknowledged.
+fn reached_mark<D: Disk>(log: &Log<D>) -> LogOffset {
+    match planted::is(Bug::AcknowledgesOnOneCopy) {
+        true => log.committed().max(log.durable()),
+        false => log.committed(),
     }
 }

@@ -235,6 +235,13 @@ fn a_snapshot_that_includes_cut_entries_is_never_published() {
     });
 }
 
+/// Pauses so often that every task that has been woken has run.
+async fn everyone_runs() {
+    for _ in 0..100 {
+        pause().await;
+    }
+}
+
 /// A waiter for an entry that was cut off gets an error, even if another entry is at its offset now.
 #[test]
 fn waits_for_cut_entries_fail() {
@@ -250,7 +257,11 @@ fn waits_for_cut_entries_fail() {
     tasks.run_until(async {
         let standing = shard.store.standing();
         shard.commit().await;
+        everyone_runs().await;
+        assert_eq!(told[1].get(), None);
         shard.cut_to(1).await.unwrap();
+        everyone_runs().await;
+        assert_eq!(told[1].get(), Some(false), "the cut itself wakes the waiter");
         let other = shard.send(0, &[1000]).unwrap();
         assert_eq!(other.end, gone.end);
         shard.commit().await;
