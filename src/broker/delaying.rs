@@ -154,11 +154,7 @@ impl<D: Disk> Broker<D> {
         let pending = properties.record(record, delay);
         let attempt = || self.append_pending(&pending, delay, context.now());
         let size = size_of_pending(&pending);
-        let attempted = match attempt() {
-            Err(AppendError::NoRoom) => self.store.with_room(size, attempt).await,
-            attempted => attempted,
-        };
-        let scheduled = attempted.map_err(|error| self.refuse_append(error, size))?;
+        let scheduled = self.with_room(|| size, attempt, context).await?;
         self.committed(scheduled.mark).await
     }
 

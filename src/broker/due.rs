@@ -1,5 +1,8 @@
 //! The kinds of deadlines in a broker.
 
+use std::cell::Cell;
+use std::rc::Rc;
+
 use super::clients::CallId;
 use super::held::HeldId;
 use crate::model::GroupName;
@@ -11,6 +14,8 @@ pub enum Due {
     Pull(HeldId),
     /// A call to a client times out.
     Call(CallId),
+    /// An operation has waited for room long enough; set to tell it so.
+    RoomLimit(Rc<Cell<bool>>),
     FlushOffsets,
     NotifyMembers,
     ForgetClients,

@@ -50,13 +50,13 @@ impl<D: Disk> Broker<D> {
             return Ok(Reply::Done);
         }
         let mut refused = Ok(());
-        self.transact(|durable| {
+        let create = |durable: &Durable| {
             let mut setting = Setting::begin(durable);
             let now = context.now().wall;
             refused = missing.iter().try_for_each(|group| setting.create(group, now));
             Ok(setting.facts)
-        })
-        .await?;
+        };
+        self.transact(create, context).await?;
         refused.map(|()| Reply::Done)
     }
 
@@ -77,7 +77,7 @@ impl<D: Disk> Broker<D> {
             configs.values().try_for_each(|config| setting.set(config, context.now().wall))?;
             Ok(setting.facts)
         };
-        let mark = self.transact_until(set).await?;
+        let mark = self.transact_until(set, context).await?;
         let is_changed = |group: &GroupName| configs.contains_key(group);
         self.state.borrow_mut().end_holds_of_groups(is_changed, mark);
         self.committed(mark).await?;
@@ -101,7 +101,7 @@ impl<D: Disk> Broker<D> {
             }
             Ok(facts)
         };
-        let mark = self.transact_until(remove).await?;
+        let mark = self.transact_until(remove, context).await?;
         self.state.borrow_mut().end_holds_of_groups(|changed| changed == group, mark);
         self.committed(mark).await?;
         Ok(Reply::Done)

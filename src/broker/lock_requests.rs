@@ -3,6 +3,7 @@
 use super::Broker;
 use super::locks::{Asker, Claim, LOCKS_MAX};
 use super::operation::Context;
+use super::state::Durable;
 use crate::model::request::{BrokerQueue, LockQueues};
 use crate::model::{ClientId, GroupName, Refusal, Reply};
 use crate::storage::QueueKey;
@@ -26,8 +27,9 @@ impl<D: Disk> Broker<D> {
         let asker = Asker { group, client, connection };
         let (known, keys) = self.queues_here(&request.queues);
         self.state.borrow_mut().durable.locks.renew(asker, &keys, context.now().moment);
-        self.transact(|durable| Ok(durable.locks.granted(asker, &keys, context.now().moment)))
-            .await?;
+        let grant =
+            |durable: &Durable| Ok(durable.locks.granted(asker, &keys, context.now().moment));
+        self.transact(grant, context).await?;
         let locks = &mut self.state.borrow_mut().durable.locks;
         locks.renew(asker, &keys, context.now().moment);
         let owned =
@@ -54,7 +56,7 @@ impl<D: Disk> Broker<D> {
         let claims = self.state.borrow().durable.locks.claims(asker, Some(&keys));
         let (shard, asked, released) = (self.config.shard.0, keys.len(), claims.len());
         tracing::debug!(shard, %group, %client, connection, asked, released, "unlocks");
-        self.release(group, client, &claims).await?;
+        self.release(group, client, &claims, context).await?;
         Ok(Reply::Done)
     }
 
@@ -69,7 +71,7 @@ impl<D: Disk> Broker<D> {
         let claims = self.state.borrow().durable.locks.claims(asker, None);
         let (shard, connection, released) = (self.config.shard.0, asker.connection, claims.len());
         tracing::debug!(shard, %group, %client, connection, released, "leaves and unlocks");
-        self.release(group, client, &claims).await
+        self.release(group, client, &claims, context).await
     }
 
     async fn release(
@@ -77,9 +79,11 @@ impl<D: Disk> Broker<D> {
         group: &GroupName,
         client: &ClientId,
         claims: &[Claim],
+        context: &impl Context,
     ) -> Result<(), Refusal> {
         for claims in claims.chunks(RELEASED_AT_A_TIME) {
-            self.transact(|durable| Ok(durable.locks.released(group, client, claims))).await?;
+            let release = |durable: &Durable| Ok(durable.locks.released(group, client, claims));
+            self.transact(release, context).await?;
         }
         Ok(())
     }

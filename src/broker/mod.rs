@@ -64,6 +64,7 @@ mod replica;
 mod replicas;
 mod request_reply;
 mod retry;
+mod room;
 mod runtime_info;
 #[cfg(test)]
 mod same_state;
@@ -298,6 +299,8 @@ pub struct Broker<D: Disk> {
     outgoing: Signal,
     /// A call to a client has ended.
     replies: Signal,
+    /// An operation has waited for room for as long as it may.
+    room_limits: Signal,
     /// Delayed messages are due, or no more are to be delivered.
     deliveries: Signal,
     leading: Leading,

@@ -59,7 +59,7 @@ impl<D: Disk> Broker<D> {
         state.see(&store, unseen);
         let topic_count = state.durable.topics.count();
         let state = RefCell::new(state);
-        let (flushes, outgoing, replies, deliveries, leading) = Default::default();
+        let (flushes, outgoing, replies, room_limits, deliveries, leading) = Default::default();
         let replicas = Default::default();
         let broker = Self {
             config,
@@ -68,6 +68,7 @@ impl<D: Disk> Broker<D> {
             flushes,
             outgoing,
             replies,
+            room_limits,
             deliveries,
             leading,
             replicas,

@@ -26,7 +26,6 @@ use super::{Answer, Broker, Origin, Outcome};
 use crate::model::Peer;
 use crate::model::request::{Boundary, Heartbeat};
 use crate::model::{ClientId, ClientRequest, GroupName, LogOffset, Now, Refusal, Reply, Request};
-use crate::storage::AppendError;
 use crate::storage::disk::Disk;
 
 /// Maximum number of invalid list elements that are logged, and of clients logged for shared client
@@ -273,8 +272,9 @@ impl<D: Disk> Broker<D> {
     pub(super) async fn transact(
         &self,
         decide: impl FnMut(&Durable) -> Result<Facts, Refusal>,
+        context: &impl Context,
     ) -> Result<(), Refusal> {
-        let mark = self.transact_until(decide).await?;
+        let mark = self.transact_until(decide, context).await?;
         self.committed(mark).await
     }
 
@@ -283,9 +283,10 @@ impl<D: Disk> Broker<D> {
     pub(super) async fn transact_until(
         &self,
         mut decide: impl FnMut(&Durable) -> Result<Facts, Refusal>,
+        context: &impl Context,
     ) -> Result<LogOffset, Refusal> {
         let size = Cell::new(0);
-        let mut attempt = || {
+        let attempt = || {
             let facts = match decide(&self.state.borrow().durable) {
                 Ok(facts) => facts,
                 Err(refusal) => return Ok(Err(refusal)),
@@ -294,11 +295,7 @@ impl<D: Disk> Broker<D> {
             let mark = if facts.is_empty() { self.store.end() } else { self.record(&facts)? };
             Ok(Ok(mark))
         };
-        let attempted = match attempt() {
-            Err(AppendError::NoRoom) => self.store.with_room(size.get(), attempt).await,
-            attempted => attempted,
-        };
-        attempted.map_err(|error| self.refuse_append(error, size.get()))?
+        self.with_room(|| size.get(), attempt, context).await?
     }
 
     /// Waits until the log is committed up to `mark`.

@@ -390,14 +390,19 @@ impl<D: Disk> Broker<D> {
         Ok(Stored { mark: appended.end, produced })
     }
 
+    /// Refuses a request that has waited for room in the log.
+    pub(super) fn refuse_no_room(&self, wait_ms: u64) -> Refusal {
+        Refusal::Busy {
+            reason: "append_queue",
+            wait_ms,
+            retry_after_ms: super::RETRY_AFTER_MS,
+            shard: self.config.shard.0,
+        }
+    }
+
     pub(super) fn refuse_append(&self, error: AppendError, size: usize) -> Refusal {
         match error {
-            AppendError::NoRoom => Refusal::Busy {
-                reason: "append_queue",
-                wait_ms: 0,
-                retry_after_ms: super::RETRY_AFTER_MS,
-                shard: self.config.shard.0,
-            },
+            AppendError::NoRoom => self.refuse_no_room(0),
             AppendError::DiskFull => Refusal::DiskFull,
             AppendError::Fenced => Refusal::Fenced,
             AppendError::NotLeader => Refusal::NotLeader { shard: self.config.shard.0 },

@@ -23,8 +23,8 @@ use crate::model::record::{
 };
 use crate::model::request::{Produce, SendBack};
 use crate::model::{GroupName, Now, QueueId, Refusal, Reply, TopicConfig, TopicName};
+use crate::storage::QueueKey;
 use crate::storage::disk::Disk;
-use crate::storage::{AppendError, QueueKey};
 
 /// The level of the first delay if the consumer requests none; each further delay is one level
 /// higher.
@@ -109,11 +109,7 @@ impl<D: Disk> Broker<D> {
             Ok(Ok(stored?.mark))
         };
         let size = record.size();
-        let attempted = match attempt() {
-            Err(AppendError::NoRoom) => self.store.with_room(size, attempt).await,
-            attempted => attempted,
-        };
-        let mark = attempted.map_err(|error| self.refuse_append(error, size))??;
+        let mark = self.with_room(|| size, attempt, context).await??;
         self.committed(mark).await
     }
 

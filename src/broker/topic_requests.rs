@@ -25,7 +25,7 @@ impl<D: Disk> Broker<D> {
     ) -> Result<Reply, Refusal> {
         self.config.check_topic_name(&config.name)?;
         let config = TopicConfig { name: config.name.detached(), ..config.clone() };
-        self.transact(|durable| {
+        let set = |durable: &Durable| {
             let topics = &durable.topics;
             topics.check(&config)?;
             let known = topics.find(&config.name);
@@ -39,8 +39,8 @@ impl<D: Disk> Broker<D> {
                 Err(_) => topics.next_number(),
             };
             Ok(topics::set(number, &config, context.now().wall))
-        })
-        .await?;
+        };
+        self.transact(set, context).await?;
         Ok(Reply::Done)
     }
 
@@ -51,12 +51,12 @@ impl<D: Disk> Broker<D> {
         context: &impl Context,
     ) -> Result<Reply, Refusal> {
         self.config.check_topic_name(name)?;
-        self.transact(|durable| {
+        let remove = |durable: &Durable| {
             let number = durable.topics.number(name);
             let now = context.now().wall;
             Ok(number.map_or_else(Facts::default, |number| topics::removed(number, now)))
-        })
-        .await?;
+        };
+        self.transact(remove, context).await?;
         Ok(Reply::Done)
     }
 

@@ -81,6 +81,10 @@ impl<D: Disk> Broker<D> {
                 None => return released,
                 Some(Due::Pull(id)) => released.extend(self.end_hold(id)),
                 Some(Due::Call(id)) => self.reply_arrived(id, Err(CallError::TimedOut)),
+                Some(Due::RoomLimit(is_reached)) => {
+                    is_reached.set(true);
+                    self.room_limits.notify();
+                }
                 Some(Due::FlushOffsets) => self.flush_some(now.moment),
                 Some(Due::NotifyMembers) => self.notify_changed_groups(),
                 Some(Due::ForgetClients) => {

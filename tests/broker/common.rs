@@ -191,6 +191,18 @@ pub async fn go_on(broker: &Broker<SimDisk>) {
     commit(broker).await;
 }
 
+/// Has the broker deliver what is due `after_ms` after `NOW`.
+pub async fn deliver(broker: &Broker<SimDisk>, after_ms: u64) {
+    let moment = NOW.moment.plus_ms(after_ms);
+    let context = At(Cell::new(Now { moment, wall: Timestamp(NOW.wall.0 + after_ms) }));
+    let mut delivery = pin!(broker.deliver(&context));
+    broker.act(context.0.get());
+    for _ in 0..50 {
+        assert!(poll_once(&mut delivery).await.is_none());
+        commit(broker).await;
+    }
+}
+
 /// One message as a consumer sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {

@@ -11,6 +11,7 @@ mod messages;
 mod offsets;
 mod repeats;
 mod replicas;
+mod returns;
 mod topics;
 
 use std::cell::Cell;

@@ -307,18 +307,6 @@ fn the_numbers_of_delayed_messages_survive_a_crash_and_their_topic() {
     });
 }
 
-/// Has the broker deliver what is due `after_ms` after `NOW`.
-async fn deliver(broker: &Broker<SimDisk>, after_ms: u64) {
-    let moment = NOW.moment.plus_ms(after_ms);
-    let context = At(Cell::new(Now { moment, wall: Timestamp(NOW.wall.0 + after_ms) }));
-    let mut delivery = pin!(broker.deliver(&context));
-    broker.act(context.0.get());
-    for _ in 0..50 {
-        assert!(poll_once(&mut delivery).await.is_none());
-        commit(broker).await;
-    }
-}
-
 /// Which messages the damaged part of the log has settled is unknown, so earlier ones are counted no
 /// longer.
 #[test]
