@@ -25,6 +25,37 @@ fn a_new_group_begins_at_the_first_message_and_a_known_one_at_its_offset() {
     });
 }
 
+/// Remoting reference, 5.6: a group learns of a queue that is added to its topic only after messages
+/// may have been sent to it, and skips none of them, wherever it begins in topics that it does not
+/// know.
+#[test]
+fn a_known_group_begins_at_the_first_message_of_a_queue_that_is_added_later() {
+    sim::run(async {
+        let broker = open(&SimDisk::new(71)).await;
+        set_topic(&broker, TopicConfig::new(topic("t"), 1)).await;
+        send(&broker, produce("t", 0, "A", b"before")).await.unwrap();
+        assert_eq!(answer(&broker, commit_offset("t", 1)).await.reply, Ok(Reply::Done));
+        set_topic(&broker, TopicConfig::new(topic("t"), 3)).await;
+        for body in [&b"first"[..], b"second"] {
+            send(&broker, produce("t", 2, "A", body)).await.unwrap();
+        }
+        for (queue_id, expected) in [(0, 1), (1, 0), (2, 0)] {
+            let query = Request::CommittedOffset {
+                group: group(),
+                queue: queue("t", queue_id),
+                zero_if_missing: true,
+            };
+            let begin = answer(&broker, query).await.reply;
+            assert_eq!(begin, Ok(Reply::Offset(QueueOffset(expected))), "queue {queue_id}");
+        }
+        let seen = read_all(&broker, "t", 2).await;
+        assert_eq!(
+            seen.iter().map(|one| &one.body[..]).collect::<Vec<_>>(),
+            [&b"first"[..], b"second"]
+        );
+    });
+}
+
 /// However often groups commit, the log gets one entry per second for it, and waiting commits are
 /// acknowledged with that entry.
 #[test]
