@@ -14,10 +14,10 @@ use crate::storage::disk::Disk;
 use crate::storage::error::{CutError, OpenError};
 use crate::storage::index::Index;
 use crate::storage::log::Log;
-use crate::storage::publish::{publish_bytes, remove_if_any};
+use crate::storage::publish::remove_if_any;
 use crate::storage::segment::FileName;
-use crate::storage::staging::read_list;
 use crate::storage::store::Store;
+use crate::storage::twofold::{self, Found};
 use crate::storage::upkeep::Upkeep;
 
 impl<D: Disk> Store<D> {
@@ -29,7 +29,7 @@ impl<D: Disk> Store<D> {
         self.0.upkeep.borrow_mut().zeroing = None;
         let (disk, seed) = (&self.0.disk, self.0.log.borrow().config.checksum_seed);
         hold.begin_changing();
-        publish_bytes(disk, FileName::CopyTaken, &copy.encode(seed)).await?;
+        twofold::write(disk, FileName::CopyTaken, &copy.encode(seed)).await?;
         Ok(hold)
     }
 }
@@ -37,13 +37,13 @@ impl<D: Disk> Store<D> {
 /// Completes a takeover that has begun.
 pub(super) async fn finish_takeover<D: Disk>(disk: &D, seed: u32) -> Result<(), OpenError> {
     let taken = FileName::CopyTaken;
-    let names: Vec<String> = disk.list().await?.into_iter().map(|(name, _)| name).collect();
-    if !names.contains(&taken.to_string()) {
-        return Ok(());
-    }
-    let Some(copy) = read_list(disk, taken.clone(), seed).await? else {
-        return Err(OpenError::TakeoverDamaged);
+    let decode = |bytes: &[u8]| LogCopy::decode(bytes, seed);
+    let copy = match twofold::read(disk, taken.clone(), decode).await? {
+        Found::Contents(copy) => copy,
+        Found::Missing => return Ok(()),
+        Found::Damaged => return Err(OpenError::TakeoverDamaged),
     };
+    let names: Vec<String> = disk.list().await?.into_iter().map(|(name, _)| name).collect();
     for file in &copy.files {
         let staged = file.name().staged().to_string();
         if names.contains(&staged) {

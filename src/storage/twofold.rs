@@ -36,7 +36,8 @@ pub async fn write<D: Disk>(disk: &D, name: FileName, bytes: &[u8]) -> Result<()
     Ok(())
 }
 
-/// Reads a file with `decode`, which returns `None` for what is not intact. What it finds is
+/// Reads a file with `decode`, which returns `None` for what is not intact and ignores what follows
+/// the contents: an older version may have written them once. What it finds is
 /// durable when this returns: a killed process may have left it, and its name, in the device's
 /// cache, and nothing may depend on what a power cut can still undo.
 pub async fn read<D: Disk, T>(
@@ -48,6 +49,6 @@ pub async fn read<D: Disk, T>(
     file.sync().await?;
     disk.sync_directory().await?;
     let bytes = read_all(&file).await?;
-    let (first, second) = bytes.split_at(bytes.len() / 2);
-    Ok(decode(first).or_else(|| decode(second)).map_or(Found::Damaged, Found::Contents))
+    let (_, second) = bytes.split_at(bytes.len() / 2);
+    Ok(decode(&bytes).or_else(|| decode(second)).map_or(Found::Damaged, Found::Contents))
 }

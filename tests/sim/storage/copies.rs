@@ -9,7 +9,7 @@ use ringmq::sim::{Rng, SimDisk, Tasks, pause, run};
 use ringmq::storage::disk::{BLOCK_SIZE, DiskErrorKind};
 use ringmq::storage::segment::FileName;
 use ringmq::storage::{
-    CommitRule, CopyPart, CopyReadError, CopySource, LogCopy, StagingError, StoreConfig,
+    CommitRule, CopyPart, CopyReadError, CopySource, LogCopy, OpenError, StagingError, StoreConfig,
 };
 
 use super::shard::{SEED, Shard, config, key};
@@ -162,11 +162,11 @@ fn a_copy_replaces_the_log_of_a_running_store() {
     }
 }
 
-/// Power is lost at every step. A start finds the old log or the whole copy; nothing that arrived
-/// completely is sent again.
+/// Power is lost at every step, and one copy of the list of files may rot. A start finds the old log
+/// or the whole copy; nothing that arrived completely is sent again.
 #[test]
 fn an_interrupted_copy_leaves_the_old_log_or_the_new_one() {
-    let (mut old, mut new, mut kept) = (0, 0, 0);
+    let (mut old, mut new, mut kept, mut rotten) = (0, 0, 0, 0);
     for seed in 0..12 {
         let pair = Pair::new(seed);
         let expected = pair.entries();
@@ -194,6 +194,7 @@ fn an_interrupted_copy_leaves_the_old_log_or_the_new_one() {
                 false => disk.after_kill(rng.next_u64()),
             };
             let why = format!("seed {seed}, step {steps}");
+            rotten += usize::from(damage_list(&restarted, &mut rng, &why));
             run(async {
                 let found = Shard::open(&restarted, driven()).await.expect(&why);
                 assert_eq!(found.report.damaged, [], "{why}");
@@ -215,7 +216,27 @@ fn an_interrupted_copy_leaves_the_old_log_or_the_new_one() {
             steps += 1 + rng.below(7);
         }
     }
-    assert!(old > 100 && new > 30 && kept > 100, "{old} {new} {kept}");
+    assert!(old > 100 && new > 30 && kept > 100 && rotten > 20, "{old} {new} {kept} {rotten}");
+}
+
+/// Damages one half of the list of files of a copy that is replacing the log, or leaves only one, as
+/// older versions wrote it. Returns false if there is no list. Without an intact half, the log does
+/// not open.
+fn damage_list(disk: &SimDisk, rng: &mut Rng, why: &str) -> bool {
+    let name = FileName::CopyTaken.to_string();
+    let Some(list) = disk.contents(&name) else { return false };
+    let half = list.len() as u64 / 2;
+    let rot = |disk: &SimDisk, nth: u64| disk.damage(&name, nth * half, &[0xEE; 40]);
+    let lost = disk.after_kill(1);
+    rot(&lost, 0);
+    rot(&lost, 1);
+    let refused = run(Shard::open(&lost, driven())).err();
+    assert!(matches!(refused, Some(OpenError::TakeoverDamaged)), "{why}: {refused:?}");
+    match rng.below(3) {
+        2 => disk.resize(&name, half),
+        nth => rot(disk, nth),
+    }
+    true
 }
 
 #[test]
