@@ -197,8 +197,8 @@ final class Admin {
         return mqadmin("queryMsgById", options.toArray(String[]::new));
     }
 
-    /** Runs one command. Returns what it prints. */
-    String mqadmin(String command, String... options) throws Exception {
+    /** Runs one command. Returns what it prints. One at a time, because a command prints to the output of the whole JVM. */
+    synchronized String mqadmin(String command, String... options) throws Exception {
         var line = new ArrayList<>(List.of(command, "-n", target.namesrv));
         line.addAll(Arrays.asList(options));
         var out = new ByteArrayOutputStream();

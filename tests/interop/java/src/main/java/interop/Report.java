@@ -1,12 +1,17 @@
 package interop;
 
+import java.io.PrintStream;
 import java.time.Duration;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.FutureTask;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.TimeoutException;
+import java.util.concurrent.atomic.AtomicInteger;
 
-/** Runs cases, each under a deadline, and prints one line for each: PASS or FAIL, its name, the reason. */
+/**
+ * Runs cases, each under a deadline, and prints one line for each: PASS or FAIL, its name, the reason. Several threads may
+ * run cases at the same time.
+ */
 final class Report {
     private static final Duration CASE_DEADLINE = Duration.ofSeconds(45);
 
@@ -16,14 +21,16 @@ final class Report {
     }
 
     private final String label;
-    private int failed;
+    /** Not what `mqadmin` prints to while it runs. */
+    private final PrintStream out = System.out;
+    private final AtomicInteger failed = new AtomicInteger();
 
     Report(String label) {
         this.label = label;
     }
 
     boolean allPassed() {
-        return failed == 0;
+        return failed.get() == 0;
     }
 
     void check(String name, Case body) {
@@ -35,10 +42,10 @@ final class Report {
         var outcome = outcome(seconds, body);
         var took = Duration.ofNanos(System.nanoTime() - began).toMillis();
         var verdict = outcome.failure == null ? "PASS" : "FAIL";
-        failed += outcome.failure == null ? 0 : 1;
+        failed.addAndGet(outcome.failure == null ? 0 : 1);
         var detail = outcome.failure == null ? outcome.detail : outcome.failure;
-        System.out.printf("%s %s: %s (%d ms)%s%n", verdict, label, name, took, detail.isEmpty() ? "" : ": " + detail);
-        System.out.flush();
+        out.printf("%s %s: %s (%d ms)%s%n", verdict, label, name, took, detail.isEmpty() ? "" : ": " + detail);
+        out.flush();
     }
 
     private record Outcome(String detail, String failure) {

@@ -3,9 +3,11 @@ package interop;
 import static interop.Report.await;
 
 import java.util.ArrayList;
+import java.util.Collections;
 import java.util.List;
 import java.util.Map;
 import java.util.TreeSet;
+import java.util.concurrent.atomic.AtomicInteger;
 import org.apache.rocketmq.client.exception.MQClientException;
 import org.apache.rocketmq.client.producer.DefaultMQProducer;
 import org.apache.rocketmq.common.TopicConfig;
@@ -28,8 +30,8 @@ final class Target implements AutoCloseable {
     final DefaultMQProducer producer;
     /** One client per NameServer: routes must be requested from each of them. */
     private final List<DefaultMQProducer> perNamesrv = new ArrayList<>();
-    private final List<AutoCloseable> toClose = new ArrayList<>();
-    private int names;
+    private final List<AutoCloseable> toClose = Collections.synchronizedList(new ArrayList<>());
+    private final AtomicInteger names = new AtomicInteger();
 
     Target(String namesrv, String prefix, boolean autoCreate, int brokerCount) throws MQClientException {
         this.namesrv = namesrv;
@@ -64,7 +66,7 @@ final class Target implements AutoCloseable {
     }
 
     String unique(String what) {
-        return prefix + "_" + what + "_" + names++;
+        return prefix + "_" + what + "_" + names.getAndIncrement();
     }
 
     /** Creates a topic with the same number of queues on every broker, known to every NameServer. */
