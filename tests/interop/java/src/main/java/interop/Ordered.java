@@ -3,9 +3,6 @@ package interop;
 import static interop.Report.await;
 import static interop.Report.require;
 
-import java.io.BufferedReader;
-import java.io.File;
-import java.io.InputStreamReader;
 import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.List;
@@ -68,7 +65,7 @@ final class Ordered {
         var sent = new ConcurrentHashMap<String, Integer>();
         var sender = new Thread(() -> send(queues, sent, stopped));
         sender.start();
-        Process child = null;
+        Child child = null;
         try {
             start("first", this::note);
             awaitConsumed(queues, sent, JOIN_DEADLINE_S, "first");
@@ -85,7 +82,7 @@ final class Ordered {
             child = startChild();
             await(JOIN_DEADLINE_S, "the third consumer has queues", () -> queuesOf("child") > 0);
             began = System.nanoTime();
-            child.destroyForcibly().waitFor();
+            child.kill();
             awaitConsumed(queues, sent, TAKEOVER_DEADLINE_S, "first");
             var died = TimeUnit.NANOSECONDS.toMillis(System.nanoTime() - began);
             stopped.set(true);
@@ -95,7 +92,7 @@ final class Ordered {
         } finally {
             stopped.set(true);
             if (child != null) {
-                child.destroyForcibly();
+                child.close();
             }
         }
     }
@@ -147,27 +144,13 @@ final class Ordered {
     }
 
     /** Starts a consumer in its own process, whose output arrives as events. */
-    private Process startChild() throws Exception {
-        var java = new File(System.getProperty("java.home"), "bin/java").getPath();
-        var child = new ProcessBuilder(java, "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1",
-            "-Duser.home=" + System.getProperty("user.home"),
-            "-Drocketmq.client.logRoot=" + System.getProperty("rocketmq.client.logRoot"), "-Drocketmq.client.logLevel=ERROR",
-            "-cp", System.getProperty("java.class.path"), "interop.Main", "ordered-consume", "namesrv=" + target.namesrv,
-            "prefix=" + target.prefix + "_child", "topic=" + topic, "group=" + group)
-            .redirectError(ProcessBuilder.Redirect.INHERIT).start();
-        var reader = new Thread(() -> {
-            try (var lines = new BufferedReader(new InputStreamReader(child.getInputStream()))) {
-                lines.lines().filter(line -> line.startsWith("EVENT ")).forEach(line -> {
-                    var parts = line.split(" ");
-                    note(new Event("child", parts[1], Integer.parseInt(parts[2])));
-                });
-            } catch (java.io.IOException | java.io.UncheckedIOException killed) {
-                // What the consumer had not written yet is unknown.
+    private Child startChild() throws Exception {
+        return new Child(target, "ordered-consume", topic, group, line -> {
+            if (line.startsWith("EVENT ")) {
+                var parts = line.split(" ");
+                note(new Event("child", parts[1], Integer.parseInt(parts[2])));
             }
         });
-        reader.setDaemon(true);
-        reader.start();
-        return child;
     }
 
     private synchronized void note(Event event) {

@@ -15,7 +15,6 @@ import java.util.Set;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.ConcurrentLinkedQueue;
 import java.util.concurrent.TimeUnit;
-import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.function.Predicate;
 import java.util.regex.Pattern;
 import org.apache.rocketmq.client.consumer.DefaultMQPushConsumer;
@@ -61,12 +60,18 @@ final class Push {
         private final DefaultMQPushConsumer consumer;
 
         Consumer(Target target, String group, String topic, Predicate<MessageExt> succeeds) throws Exception {
+            this(target, group, topic, succeeds, consumer -> { });
+        }
+
+        Consumer(Target target, String group, String topic, Predicate<MessageExt> succeeds,
+            java.util.function.Consumer<DefaultMQPushConsumer> configure) throws Exception {
             consumer = new DefaultMQPushConsumer(group);
             consumer.setNamesrvAddr(target.namesrv);
             consumer.setInstanceName(target.unique("instance"));
             consumer.setConsumeFromWhere(ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET);
             consumer.setMaxReconsumeTimes(RETRIES);
             consumer.subscribe(topic, "*");
+            configure.accept(consumer);
             consumer.registerMessageListener((MessageListenerConcurrently) (messages, context) -> {
                 var allDone = true;
                 for (var message : messages) {
@@ -101,23 +106,10 @@ final class Push {
         var topic = target.newTopic(target.unique("rebalance"), Target.QUEUES_PER_BROKER);
         var group = target.unique("rebalance");
         var queueCount = Target.QUEUES_PER_BROKER * target.brokerCount;
-        Set<String> sent = ConcurrentHashMap.newKeySet();
-        var ends = new AtomicBoolean();
-        var sender = new Thread(() -> {
-            try {
-                for (var i = 0; !ends.get(); i++) {
-                    target.producer.send(new Message(topic, "", "k" + i, Bodies.text("k" + i)));
-                    sent.add("k" + i);
-                    Thread.sleep(5);
-                }
-            } catch (Exception failed) {
-                throw new IllegalStateException(failed);
-            }
-        });
         var all = new ArrayList<Consumer>();
         var times = new ArrayList<Long>();
-        try {
-            sender.start();
+        Set<String> sent;
+        try (var sender = new Sender(target.producer, topic)) {
             for (var count : new int[] {1, 4, 2}) {
                 var begin = System.nanoTime();
                 while (all.stream().filter(one -> one != null).count() < count) {
@@ -140,11 +132,9 @@ final class Push {
                 });
                 times.add((System.nanoTime() - begin) / 1_000_000);
             }
-            ends.set(true);
-            sender.join();
+            sent = sender.end();
             await(30, "everything is consumed", () -> keys(all).containsAll(sent));
         } finally {
-            ends.set(true);
             all.forEach(Consumer::close);
         }
         var deliveries = all.stream().mapToInt(one -> one.consumed.size()).sum();
@@ -211,7 +201,7 @@ final class Push {
         return bodies;
     }
 
-    private static Set<String> keys(Collection<Consumer> consumers) {
+    static Set<String> keys(Collection<Consumer> consumers) {
         var keys = new HashSet<String>();
         consumers.forEach(one -> one.consumed.forEach(message -> keys.add(message.getKeys())));
         return keys;
