@@ -22,6 +22,7 @@ import org.apache.rocketmq.common.message.Message;
  * features    filters, namespaces, traces
  * ordered     a group of orderly consumers
  * ordered-consume  one of them, in its own process        topic=NAME group=NAME
+ * member      a member of a group, in its own process       topic=NAME group=NAME
  * push        push consumers: groups, retries, dead letters, resets
  * topics      creates topics for the other languages        names=a,b
  * send        sends a mixture for others to read            manifest=FILE
@@ -75,6 +76,7 @@ public final class Main {
             case "features" -> new Features(target).run(report);
             case "ordered" -> new Ordered(target, target.newTopic("ordered"), target.unique("ordered")).run(report);
             case "ordered-consume" -> Ordered.consume(target, options.get("topic"), options.get("group"));
+            case "member" -> Members.consume(target, options.get("topic"), options.get("group"));
             case "push" -> new Push(target).run(report);
             case "routes" -> new Topics(target).run(report);
             case "topics" -> createTopics(target, options.get("names"));

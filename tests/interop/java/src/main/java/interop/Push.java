@@ -39,7 +39,10 @@ final class Push {
         admin = new Admin(target);
     }
 
-    void run(Report report) {
+    void run(Report report) throws InterruptedException {
+        // Beside the others, because all of them mostly wait.
+        var beside = new Thread(() -> new Members(target, admin).run(report));
+        beside.start();
         report.check("rebalances from 1 to 4 to 2 consumers while messages arrive", 120, this::rebalance);
         var ours = System.getenv("RINGMQ_BIN");
         if (ours != null) {
@@ -50,6 +53,7 @@ final class Push {
         report.check("mqadmin consumerConnection and consumerProgress", this::consumerConnection);
         report.check("mqadmin consumerStatus, queryMsgById -d and getConsumeStatus reach the consumer", this::consumerStatus);
         report.check("mqadmin updateSubGroup and deleteSubGroup", this::subGroup);
+        beside.join();
     }
 
     /** A consumer and what it has consumed. */
