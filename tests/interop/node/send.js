@@ -8,14 +8,9 @@
 const crypto = require('crypto');
 const fs = require('fs');
 const { Message, Producer } = require('ali-ons');
+const { clientOptions, hash, main, options } = require('./program');
 
-const DEADLINE_MS = 45000;
 const BODY_SIZE_MAX = 128 * 1024; // The client's own limit.
-
-const options = Object.fromEntries(process.argv.slice(2).map(argument => {
-  const at = argument.indexOf('=');
-  return [ argument.slice(0, at), argument.slice(at + 1) ];
-}));
 
 // Chinese text when compressible, so that sizes cut characters anywhere.
 function body(size, compressible) {
@@ -35,8 +30,7 @@ async function send(producer, topic, { keys, tags, properties = {}, content }) {
   message.keys = keys;
   Object.assign(message.properties, properties);
   // The client replaces the body by its compressed form.
-  const sent = { tags: tags || 'null', keys: keys.join(' '), properties, size: content.length,
-    hash: crypto.createHash('sha256').update(content).digest('hex') };
+  const sent = { tags: tags || 'null', keys: keys.join(' '), properties, size: content.length, hash: hash(content) };
   const result = await producer.send(message);
   if (result.sendStatus !== 'SEND_OK') throw new Error(`send status ${result.sendStatus} of ${sent.keys}`);
   return line(message, sent, result);
@@ -61,11 +55,7 @@ function messages() {
 
 async function run() {
   const topic = `${options.prefix}_node`;
-  const producer = new Producer({
-    nameSrv: options.namesrv.split(';'), httpclient: {}, producerGroup: `${options.prefix}_node_producer`,
-    // The default logger reports every reconnection; what fails is reported by the sends.
-    logger: { info() {}, warn() {}, error() {}, debug() {} },
-  });
+  const producer = new Producer({ ...clientOptions, producerGroup: `${options.prefix}_node_producer` });
   await producer.ready();
   const lines = [];
   for (const message of messages()) lines.push(await send(producer, topic, message));
@@ -73,13 +63,4 @@ async function run() {
   return `${lines.length} messages`;
 }
 
-const began = Date.now();
-const deadline = new Promise((_, reject) => setTimeout(() => reject(new Error(`no result within ${DEADLINE_MS} ms`)), DEADLINE_MS));
-const name = `${options.label}: sends keys, tags, properties, bodies of 1 B to 128 KiB`;
-Promise.race([ run(), deadline ]).then(detail => {
-  console.log(`PASS ${name} (${Date.now() - began} ms): ${detail}`);
-  process.exit(0);
-}, error => {
-  console.log(`FAIL ${name} (${Date.now() - began} ms): ${String(error && error.stack).replace(/\s+/g, ' ')}`);
-  process.exit(1);
-});
+main([[ 'sends keys, tags, properties, bodies of 1 B to 128 KiB', run ]]);
