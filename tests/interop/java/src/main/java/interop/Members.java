@@ -8,8 +8,12 @@ import java.util.Set;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicLong;
+import java.util.stream.IntStream;
+import java.util.stream.Stream;
+import org.apache.rocketmq.client.consumer.DefaultMQPullConsumer;
 import org.apache.rocketmq.common.consumer.ConsumeFromWhere;
 import org.apache.rocketmq.common.message.Message;
+import org.apache.rocketmq.common.message.MessageExt;
 import org.apache.rocketmq.common.message.MessageQueue;
 
 /** Groups of push consumers whose members, or the queues of whose topic, change while messages arrive. */
@@ -25,6 +29,7 @@ final class Members {
 
     /** What the member that will be killed consumes before: a third of what is sent in a few seconds. */
     private static final int CHILD_MESSAGES = 150;
+    private static final int BROADCASTS = 60;
 
     private final Target target;
     private final Admin admin;
@@ -37,6 +42,7 @@ final class Members {
     void run(Report report) {
         report.check("mqadmin updateTopic from 4 to 8 queues while a group consumes", 120, this::moreQueues);
         report.check("one consumer starts, and is killed with SIGKILL: the others notice", 120, this::joinsAndDies);
+        report.check("broadcasting: two members get everything, offsets are local", 120, this::broadcasting);
     }
 
     /**
@@ -142,6 +148,65 @@ final class Members {
             }
         }
         return keys;
+    }
+
+    /** Each member gets each message once, and continues at its own offset after a restart; the broker knows no offset. */
+    private String broadcasting() throws Exception {
+        var topic = target.newTopic(target.unique("broadcast"), QUEUES_BEFORE);
+        var group = target.unique("broadcast");
+        try (var stays = broadcastingMember("stays", group, topic)) {
+            try (var leaves = broadcastingMember("leaves", group, topic)) {
+                send(topic, "both");
+                for (var one : List.of(stays, leaves)) {
+                    await(30, "each has the first messages", () -> one.consumed.size() >= BROADCASTS);
+                }
+                requireOnce(leaves, "both");
+            }
+            send(topic, "apart");
+            await(30, "the other has everything", () -> stays.consumed.size() >= 2 * BROADCASTS);
+            requireOnce(stays, "both", "apart");
+            try (var returns = broadcastingMember("leaves", group, topic)) {
+                await(30, "what was sent meanwhile", () -> returns.consumed.size() >= BROADCASTS);
+                requireOnce(returns, "apart");
+            }
+        }
+        requireNoOffsets(group, topic);
+        return "";
+    }
+
+    /** A member finds its offsets by the name of its instance, which stays the same. */
+    private Push.Consumer broadcastingMember(String name, String group, String topic) throws Exception {
+        return new Push.Consumer(target, group, topic, message -> true, consumer -> {
+            consumer.setMessageModel(Enum.valueOf(consumer.getMessageModel().getDeclaringClass(), "BROADCASTING"));
+            consumer.setInstanceName(group + "_" + name);
+        });
+    }
+
+    private void send(String topic, String name) throws Exception {
+        for (var i = 0; i < BROADCASTS; i++) {
+            target.producer.send(new Message(topic, "", name + i, Bodies.text(name + i)));
+        }
+    }
+
+    private static void requireOnce(Push.Consumer consumer, String... names) {
+        var wanted = Stream.of(names).flatMap(name -> IntStream.range(0, BROADCASTS).mapToObj(i -> name + i)).sorted().toList();
+        Report.requireEqual(wanted, consumer.consumed.stream().map(MessageExt::getKeys).sorted().toList(), "what a member has received");
+    }
+
+    /** A broker answers 0 for a queue of which a group has no offset, as long as the queue has its first message. */
+    private void requireNoOffsets(String group, String topic) throws Exception {
+        var reader = new DefaultMQPullConsumer(group);
+        reader.setNamesrvAddr(target.namesrv);
+        reader.setInstanceName(target.unique("instance"));
+        reader.start();
+        try {
+            for (var queue : reader.fetchSubscribeMessageQueues(topic)) {
+                var offset = reader.fetchConsumeOffset(queue, true);
+                require(offset <= 0, "the broker has offset %d of %s", offset, queue);
+            }
+        } finally {
+            reader.shutdown();
+        }
     }
 
     /** Whether each consumer has the same number of the queues. */
