@@ -5,8 +5,10 @@ import static interop.Report.require;
 
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.text.SimpleDateFormat;
 import java.util.ArrayList;
 import java.util.Collection;
+import java.util.Date;
 import java.util.HashSet;
 import java.util.List;
 import java.util.Map;
@@ -41,7 +43,10 @@ final class Push {
 
     void run(Report report) throws InterruptedException {
         // Beside the others, because all of them mostly wait.
-        var beside = new Thread(() -> new Members(target, admin).run(report));
+        var beside = new Thread(() -> {
+            new Members(target, admin).run(report);
+            report.check("mqadmin resetOffsetByTime, while no member is online, moves a group back", 120, this::resetOffline);
+        });
         beside.start();
         report.check("rebalances from 1 to 4 to 2 consumers while messages arrive", 120, this::rebalance);
         var ours = System.getenv("RINGMQ_BIN");
@@ -228,6 +233,39 @@ final class Push {
             require(count(consumer, "before") == MESSAGES, "the first half came %d times", count(consumer, "before"));
         }
         return "";
+    }
+
+    /** Two times, one in milliseconds and one as a date: a consumer that starts then gets what was stored since, and nothing else. */
+    private String resetOffline() throws Exception {
+        var topic = target.newTopic(target.unique("offline"), Target.QUEUES_PER_BROKER);
+        var group = target.unique("offline");
+        var parts = List.of("first", "second", "third");
+        var times = new ArrayList<Long>();
+        for (var part : parts) {
+            Thread.sleep(50);
+            times.add(System.currentTimeMillis());
+            Thread.sleep(50);
+            send(topic, part, MESSAGES);
+        }
+        requireConsumed(group, topic, parts);
+        var date = new SimpleDateFormat("yyyy-MM-dd#HH:mm:ss:SSS").format(new Date(times.get(2)));
+        admin.mqadmin("resetOffsetByTime", "-g", group, "-t", topic, "-s", "" + times.get(1));
+        requireConsumed(group, topic, parts.subList(1, 3));
+        admin.mqadmin("resetOffsetByTime", "-g", group, "-t", topic, "-s", date);
+        requireConsumed(group, topic, parts.subList(2, 3));
+        return "";
+    }
+
+    /** Starts a consumer, which must get each message with these tags once. */
+    private void requireConsumed(String group, String topic, List<String> tags) throws Exception {
+        try (var consumer = new Consumer(target, group, topic, message -> true)) {
+            var count = tags.size() * MESSAGES;
+            await(30, count + " messages " + tags, () -> consumer.consumed.size() >= count);
+            for (var tag : tags) {
+                require(count(consumer, tag) == MESSAGES, "%d of %s, wanted %s", count(consumer, tag), tag, tags);
+            }
+            require(keys(List.of(consumer)).size() == count, "some came twice");
+        }
     }
 
     private void send(String topic, String tag, int count) throws Exception {
