@@ -28,6 +28,7 @@ import org.apache.rocketmq.common.message.Message;
  * send        sends a mixture for others to read            manifest=FILE
  * verify      reads back what others sent                   manifests=NAME=FILE,...
  * survive     sends to a topic that exists and reads back   topic=NAME
+ * survive-consume  push consumers, before and after          topic=NAME begun=FILE gone=FILE
  * crash-send  sends until the file exists                   manifest=FILE stop=FILE pause-ms=N
  * failover-consume  consumes what crash-send sends             manifest=FILE begun=FILE stop=FILE
  * failover    sends until the file exists; none may fail    topic=NAME producers=N manifest=FILE stop=FILE
@@ -83,6 +84,8 @@ public final class Main {
             case "send" -> send(target, Path.of(options.get("manifest")));
             case "verify" -> verify(target, report, options.get("manifests"));
             case "survive" -> report.check("sends and reads", () -> survive(target, options.get("topic")));
+            case "survive-consume" -> report.check("a push consumer continues, and a new one starts", 150,
+                () -> new Survivors(target, options.get("topic")).run(Path.of(options.get("begun")), Path.of(options.get("gone"))));
             case "crash-send" -> new Crash(target).send(Path.of(options.get("manifest")), Path.of(options.get("stop")),
                 Integer.parseInt(options.getOrDefault("pause-ms", "0")));
             case "failover-consume" -> report.check("a push consumer gets every acknowledged message", 200,
