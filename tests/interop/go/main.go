@@ -1,6 +1,6 @@
 // The Go client programs of the interop suite: sends in every way the stock producer has, and reads
 // with the stock pull consumer what it and others sent. Topics PREFIX_go_{sync,async,oneway,batch,ordered}
-// must exist, and for -failover PREFIX_go_failover. Manifests are files of Sent lines (sent.go).
+// must exist, for -failover PREFIX_go_failover, and for -push those in push.go. Manifests are files of Sent lines (sent.go).
 package main
 
 import (
@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/apache/rocketmq-client-go/v2/rlog"
@@ -23,8 +24,9 @@ type target struct {
 
 func (t target) topic(name string) string { return t.prefix + "_go_" + name }
 
-// A report prints one line per case.
+// A report prints one line per case. Cases may run at the same time.
 type report struct {
+	sync.Mutex
 	label  string
 	failed int
 }
@@ -50,6 +52,8 @@ func (r *report) checkWithin(limit time.Duration, name string, body func() (stri
 	case <-time.After(limit):
 		got.err = fmt.Errorf("no result within %v", limit)
 	}
+	r.Lock()
+	defer r.Unlock()
 	verdict, detail := "PASS", got.detail
 	if got.err != nil {
 		r.failed++
@@ -73,6 +77,7 @@ func main() {
 	senders := flag.Int("senders", 1, "how many send at the same time, with -failover")
 	ordered := flag.String("ordered", "", "run a group of orderly consumers on this topic")
 	orderedConsume := flag.String("ordered-consume", "", "be one of them, in -group")
+	push := flag.Bool("push", false, "run the cases of push consumers")
 	sql := flag.String("sql", "", "subscribe to this topic with SQL92")
 	crashConsume := flag.String("crash-consume", "", "consume this topic as -members members of -group until -stop exists; deliveries go to -deliveries")
 	members := flag.Int("members", 1, "for -crash-consume")
@@ -95,6 +100,13 @@ func main() {
 		if err := consumeUntil(t, *crashConsume, *group, *members, *deliveries, *stop); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(2)
+		}
+		return
+	}
+	if *push {
+		runPush(t, r)
+		if r.failed > 0 {
+			os.Exit(1)
 		}
 		return
 	}
