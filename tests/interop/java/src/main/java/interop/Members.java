@@ -72,7 +72,7 @@ final class Members {
                 await(20, "everything is consumed", () -> Push.keys(both).containsAll(sent));
             } catch (Report.Mismatch incomplete) {
                 sent.removeAll(Push.keys(both));
-                require(false, "%s; %d are missing: %s", incomplete.getMessage(), sent.size(), sent);
+                require(false, "%s; %d are missing, among them %s", incomplete.getMessage(), sent.size(), sent.stream().limit(10).toList());
             }
             return sent.size() + " messages, consumers have the new queues after " + noticed + " ms";
         }
