@@ -9,6 +9,8 @@ import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
+import java.util.concurrent.ConcurrentHashMap;
 import java.util.regex.Pattern;
 import org.apache.rocketmq.client.consumer.DefaultLitePullConsumer;
 import org.apache.rocketmq.common.consumer.ConsumeFromWhere;
@@ -57,6 +59,34 @@ final class DeadLetters {
             POISON.forEach(key -> require(consumer.attempts(key).size() == Push.RETRIES + 1, "%s was consumed again", key));
             return Push.RETRIES + 1 + " attempts, dead letters in ms after them " + waitedMs;
         }
+    }
+
+    /** The application's names are without the namespace; the broker's topics are named after the group with it. */
+    String poisonInNamespace() throws Exception {
+        var topic = target.unique("spaced");
+        var group = target.unique("spaced");
+        target.createTopic("SPACE%" + topic, Target.QUEUES_PER_BROKER);
+        var producer = target.configured(target.namesrv);
+        producer.setNamespace("SPACE");
+        producer.start();
+        // Noted by the listener, because the client adds the namespace again when it sends a message back.
+        Set<String> topicsSeen = ConcurrentHashMap.newKeySet();
+        try (var consumer = new Push.Consumer(target, group, topic, message -> {
+            topicsSeen.add(message.getTopic());
+            return !message.getKeys().equals("poison");
+        }, client -> client.setNamespace("SPACE"))) {
+            producer.send(new Message(topic, "tag", "good", Bodies.text("good")));
+            producer.send(new Message(topic, "tag", "poison", Bodies.text("poison")));
+            await(100, "all attempts", () -> consumer.attempts("poison").size() == Push.RETRIES + 1 && !consumer.attempts("good").isEmpty());
+            var attempts = consumer.attempts("poison").stream().map(MessageExt::getReconsumeTimes).toList();
+            require(attempts.equals(List.of(0, 1, 2)) && topicsSeen.equals(Set.of(topic)), "attempts %s of topics %s", attempts, topicsSeen);
+            var dead = deadLetters("%DLQ%SPACE%" + group, 1);
+            require(dead.size() == 1 && new String(dead.get(0).getBody(), StandardCharsets.UTF_8).equals("poison"), "dead letters: %s", dead);
+            var topics = admin.mqadmin("topicList").lines().map(String::trim).toList();
+            require(topics.contains("%RETRY%SPACE%" + group), "no retry topic in %s", topics);
+            require(consumer.consumed.size() == Push.RETRIES + 2, "consumed %d times", consumer.consumed.size());
+        }
+        return Push.RETRIES + 1 + " attempts";
     }
 
     private void send(String topic) throws Exception {

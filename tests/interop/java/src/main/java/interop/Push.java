@@ -30,6 +30,8 @@ import org.apache.rocketmq.tools.admin.DefaultMQAdminExt;
 /** Push consumers: groups that change, messages that cannot be processed, offsets that are reset. */
 final class Push {
     static final int RETRIES = 2;
+    /** A 5.x client that rebalances while it sends a heartbeat receives nothing until its next one, by default 30 s later. */
+    private static final int HEARTBEAT_EVERY_MS = 5000;
     private static final int MESSAGES = 60;
     private static final Pattern BODY = Pattern.compile("\"body\":\"([^\"]*)\"");
 
@@ -45,6 +47,7 @@ final class Push {
         // Beside the others, because all of them mostly wait.
         var beside = new Thread(() -> {
             new Members(target, admin).run(report);
+            report.check("a poison message in a namespace", 120, new DeadLetters(target, admin)::poisonInNamespace);
             report.check("mqadmin resetOffsetByTime, while no member is online, moves a group back", 120, this::resetOffline);
         });
         beside.start();
@@ -79,8 +82,9 @@ final class Push {
             consumer.setInstanceName(target.unique("instance"));
             consumer.setConsumeFromWhere(ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET);
             consumer.setMaxReconsumeTimes(RETRIES);
-            consumer.subscribe(topic, "*");
+            consumer.setHeartbeatBrokerInterval(HEARTBEAT_EVERY_MS);
             configure.accept(consumer);
+            consumer.subscribe(topic, "*");
             consumer.registerMessageListener((MessageListenerConcurrently) (messages, context) -> {
                 var allDone = true;
                 for (var message : messages) {
