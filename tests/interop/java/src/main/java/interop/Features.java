@@ -130,6 +130,7 @@ final class Features {
         var consumer = new DefaultMQPushConsumer(target.unique("replier"));
         consumer.setNamesrvAddr(target.namesrv);
         consumer.setConsumeFromWhere(ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET);
+        consumer.setHeartbeatBrokerInterval(Target.HEARTBEAT_EVERY_MS);
         consumer.subscribe(topic, "*");
         consumer.registerMessageListener((MessageListenerConcurrently) (messages, context) -> {
             for (var message : messages) {
@@ -173,6 +174,7 @@ final class Features {
     private void start(DefaultMQPushConsumer consumer, String topic, String tags, List<MessageExt> received) throws Exception {
         consumer.setNamesrvAddr(target.namesrv);
         consumer.setConsumeFromWhere(ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET);
+        consumer.setHeartbeatBrokerInterval(Target.HEARTBEAT_EVERY_MS);
         consumer.subscribe(topic, tags);
         consumer.registerMessageListener((MessageListenerConcurrently) (messages, context) -> {
             received.addAll(messages);

@@ -104,7 +104,7 @@ final class Members {
                 switch (line.substring(0, Math.max(at, 0))) {
                     case "STARTED" -> startedAt.set(Long.parseLong(line.substring(at + 1)));
                     case "RECEIVED" -> byChild.add(line.substring(at + 1));
-                    default -> throw new IllegalStateException(line);
+                    default -> { }
                 }
             })) {
                 await(60, "three members share the queues", () -> share(both, topic, queueCount * 2 / 3));

@@ -30,8 +30,6 @@ import org.apache.rocketmq.tools.admin.DefaultMQAdminExt;
 /** Push consumers: groups that change, messages that cannot be processed, offsets that are reset. */
 final class Push {
     static final int RETRIES = 2;
-    /** A 5.x client that rebalances while it sends a heartbeat receives nothing until its next one, by default 30 s later. */
-    private static final int HEARTBEAT_EVERY_MS = 5000;
     private static final int MESSAGES = 60;
     private static final Pattern BODY = Pattern.compile("\"body\":\"([^\"]*)\"");
 
@@ -82,7 +80,7 @@ final class Push {
             consumer.setInstanceName(target.unique("instance"));
             consumer.setConsumeFromWhere(ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET);
             consumer.setMaxReconsumeTimes(RETRIES);
-            consumer.setHeartbeatBrokerInterval(HEARTBEAT_EVERY_MS);
+            consumer.setHeartbeatBrokerInterval(Target.HEARTBEAT_EVERY_MS);
             configure.accept(consumer);
             consumer.subscribe(topic, "*");
             consumer.registerMessageListener((MessageListenerConcurrently) (messages, context) -> {

@@ -21,6 +21,11 @@ import org.apache.rocketmq.common.TopicConfig;
 final class Target implements AutoCloseable {
     static final int ADMIN_TIMEOUT_MS = 5000;
     static final int QUEUES_PER_BROKER = 4;
+    /**
+     * For push consumers: a 5.x client that rebalances while it sends a heartbeat receives nothing until its next
+     * one, by default 30 s later.
+     */
+    static final int HEARTBEAT_EVERY_MS = 5000;
 
     final String namesrv;
     /** Prefix of every topic and group, so that several runs can share the servers. */
