@@ -63,7 +63,8 @@ impl<D: Disk> Broker<D> {
                 .await?
                 .ok_or_else(|| no_recall("the message has been delivered"))?,
         };
-        self.transact(|durable| self.recalled(durable, &found, context.now())).await?;
+        let decide = |durable: &Durable| self.recalled(durable, &found, context.now());
+        self.transact(decide, context).await?;
         Ok(Reply::Recalled(handle.unique_key.into()))
     }
 

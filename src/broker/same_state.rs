@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::facts::{AGES, TOPIC};
 use super::operation::Context;
 use super::state::Snapshot;
-use super::{Broker, BrokerConfig, Fact, Origin, Outcome};
+use super::{Broker, BrokerConfig, Fact, Handled, Origin, Outcome};
 use crate::model::batch::BatchItem;
 use crate::model::record::Host;
 use crate::model::request::{
@@ -185,7 +185,8 @@ impl Life<'_> {
         };
         let request = Request::Produce(message.clone());
         let outcome = self.broker.handle(&request, Origin::default(), self.clock.now());
-        if let Outcome::Committed { reply: Reply::Produced(produced), .. } = outcome {
+        if let Handled::Done(Outcome::Committed { reply: Reply::Produced(produced), .. }) = outcome
+        {
             self.positions.extend(produced.positions);
             let handle = produced.recall_handle.map(|handle| (message.topic.clone(), handle));
             self.handles.extend(handle);

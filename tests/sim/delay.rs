@@ -189,12 +189,12 @@ impl Life<'_> {
 
     /// Recalls a message, which may have been delivered or recalled before.
     async fn recall(&self, rng: &mut Rng) {
-        let sent = self.world.sent.borrow();
-        let handles = sent.iter().enumerate().filter(|(_, of)| of.is_acknowledged);
-        let handles = handles.filter_map(|(number, of)| Some((number, of.recall_handle.as_ref()?)));
-        let handles: Vec<(usize, String)> =
-            handles.map(|(number, handle)| (number, handle.to_string())).collect();
-        drop(sent);
+        let handles: Vec<(usize, String)> = {
+            let sent = self.world.sent.borrow();
+            let known = sent.iter().enumerate().filter(|(_, of)| of.is_acknowledged);
+            let handle = |of: &Sent| of.recall_handle.as_ref().map(|handle| handle.to_string());
+            known.filter_map(|(number, of)| Some((number, handle(of)?))).collect()
+        };
         if handles.is_empty() {
             return;
         }

@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE;
 use bytes::Bytes;
-use ringmq::broker::{Broker, Origin, Outcome};
+use ringmq::broker::{Broker, Handled, Origin, Outcome};
 use ringmq::model::batch::BatchItem;
 use ringmq::model::record::{Host, NewRecord, Placement, RecordView};
 use ringmq::model::reply::Produced;
@@ -64,7 +64,8 @@ fn message(number: usize, properties: &str) -> Produce {
 
 async fn send(broker: &Broker<SimDisk>, clock: &Clock, message: Produce) -> Produced {
     let outcome = broker.handle(&Request::Produce(message), Origin::default(), clock.get());
-    let Outcome::Committed { mark, reply: Reply::Produced(produced) } = outcome else {
+    let Handled::Done(Outcome::Committed { mark, reply: Reply::Produced(produced) }) = outcome
+    else {
         panic!("{outcome:?}")
     };
     assert!(broker.store().reached(mark).await);
@@ -105,8 +106,9 @@ async fn seen_after(broker: &Broker<SimDisk>, clock: &Clock, ms: u64) -> Vec<usi
         let group = GroupName::new("readers").unwrap();
         let request = pull(group, topic(TOPIC), 0, seen.len() as u64, 32);
         let outcome = match broker.handle(&request, Origin::default(), clock.get()) {
-            Outcome::Cold(task) => broker.pull_cold(task, clock).await,
-            outcome => outcome,
+            Handled::Done(Outcome::Cold(task)) => broker.pull_cold(task, clock).await,
+            Handled::Done(outcome) => outcome,
+            other => panic!("{other:?}"),
         };
         let Outcome::Now(answer) = outcome else { panic!("{outcome:?}") };
         if answer.chunks.is_empty() {
