@@ -93,7 +93,7 @@ fn layouts() -> [Layout; 37] {
         layout!(DelayedHead { clock_ms, wall_ms, stored_count, stored_bytes }),
         layout!(DelayedItem { due_ms }),
         layout!(PendingRow { pending_count, retry_count, since, set_at, name_size, reserved }),
-        layout!(RecalledRow { due_ms, offset }),
+        layout!(RecalledRow { due_ms, offset, sent_key }),
         layout!(LockHead { group_size, client_size, row_count }),
         layout!(LockRow { topic, queue }),
         layout!(SentHead { began_ms }),

@@ -14,7 +14,8 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::delays::{Bucket, Delays, Key};
+use super::delay_key::Key;
+use super::delays::{Bucket, Delays};
 use crate::model::QueueOffset;
 use crate::storage::{Index, IndexPage, Located, Lookup};
 

@@ -17,9 +17,10 @@ use std::ops::Range;
 
 use zerocopy::{FromBytes, IntoBytes};
 
+use super::delay_key::Key;
 use super::delayed_topics::Settling;
 use super::delays::{
-    Amount, Bucket, DelayedItem, DelayedMessage, Delays, Key, each_message, push_state,
+    Amount, Bucket, DelayedItem, DelayedMessage, Delays, each_message, push_state,
 };
 use super::facts::{DELAYED, Fact, Facts};
 use super::{Broker, State};
@@ -114,25 +115,31 @@ impl<D: Disk> Broker<D> {
                 let (slice, behind) = rest.split_at(slice_count(rest, self.slice_bytes_max()));
                 // The messages after the slice are still pending in the segment.
                 let carried_to = slice.last().expect("a slice is not empty").end;
-                let size = slice.iter().map(|found| found.record.len() + OVERHEAD_MAX).sum();
-                let append = || self.append_copies(slice, carried_to, now);
-                match self.store.with_room(size, append).await {
-                    Ok(mark) if self.store.reached(mark).await => {}
-                    Ok(_) => return Ok(false),
-                    Err(error) => {
-                        let shard = self.config.shard.0;
-                        tracing::warn!(
-                            shard,
-                            "an old segment is retained for delayed messages: {error}"
-                        );
-                        return Ok(false);
-                    }
+                if !self.carry_some(slice, carried_to, now).await {
+                    return Ok(false);
                 }
                 rest = behind;
             }
             at = next;
         }
-        Ok(true)
+        // Followers do not look whether what is left in it has been delivered or recalled.
+        let is_passed = self.state.borrow().durable.delays.carried_to() >= segment.end;
+        Ok(is_passed || self.carry_some(&[], segment.end, now).await)
+    }
+
+    /// Stores messages again; nothing below `carried_to` is pending then. Returns false if there is
+    /// no room for them.
+    async fn carry_some(&self, slice: &[Found], carried_to: LogOffset, now: Now) -> bool {
+        let sizes = slice.iter().map(|found| found.record.len() + OVERHEAD_MAX);
+        let size = sizes.sum::<usize>().max(OVERHEAD_MAX);
+        match self.store.with_room(size, || self.append_copies(slice, carried_to, now)).await {
+            Ok(mark) => self.store.reached(mark).await,
+            Err(error) => {
+                let shard = self.config.shard.0;
+                tracing::warn!(shard, "an old segment is retained for delayed messages: {error}");
+                false
+            }
+        }
     }
 
     fn slice_bytes_max(&self) -> usize {

@@ -9,7 +9,7 @@
 //! A message counts for the name of the topic that it will be delivered to, whether that exists or
 //! not: if it is deleted and created again, it gets the message. One that a consumer group has returned
 //! will be delivered to the group's retry topic, and counts as a retry of the topic that it came from
-//! too. Delivery and carry-forward have read the messages that they settle, so they know the topics,
+//! too. Delivery, carry-forward and recalls have read the messages that they settle, so they know the topics,
 //! and write the new counts in the same entry ([`Settling`]).
 //!
 //! Each count has the log offset of the fact that set it last, and facts up to that one do not change

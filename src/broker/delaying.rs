@@ -31,7 +31,7 @@ use crate::storage::{AppendError, QueueKey, SpaceClass};
 pub const DELAY_MAX_MS: u64 = 259_200_000;
 /// Both clocks show whole milliseconds; one more, and the time that passes is never shorter than
 /// the delay.
-pub const ROUNDING_MS: u64 = 1;
+const ROUNDING_MS: u64 = 1;
 
 /// When a message becomes visible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +105,8 @@ pub struct Scheduled {
     pub mark: LogOffset,
     pub position: LogOffset,
     pub queue_offset: QueueOffset,
+    /// When it is due, by the clock of the shard.
+    pub due_ms: u64,
 }
 
 /// The properties of a message while it is pending.
@@ -168,7 +170,7 @@ impl<D: Disk> Broker<D> {
         let properties = PendingProperties::of(record, delay)?;
         let pending = properties.record(record, delay);
         let size = size_of_pending(&pending);
-        let Scheduled { mark, position, queue_offset } =
+        let Scheduled { mark, position, queue_offset, due_ms } =
             match self.append_pending(&pending, delay, now) {
                 Ok(scheduled) => scheduled,
                 Err(AppendError::NoRoom) => return Ok(Handled::NoRoom { size }),
@@ -176,7 +178,7 @@ impl<D: Disk> Broker<D> {
             };
         let positions = smallvec::smallvec![position];
         let store_host = self.config.store_host;
-        let recall_handle = self.recall_handle(record, Some(delay), position, now);
+        let recall_handle = self.recall_handle(record, delay, position, due_ms);
         let queue = record.queue;
         let produced = Produced { queue, queue_offset, positions, store_host, recall_handle };
         Ok(Stored { mark, produced }.into())
@@ -319,7 +321,7 @@ impl<D: Disk> Broker<D> {
         let metrics = self.store.metrics();
         metrics.messages_stored.add(1);
         metrics.stored_bytes.add(pending.size() as u64);
-        Ok(Scheduled { mark: end, position: positions[0], queue_offset })
+        Ok(Scheduled { mark: end, position: positions[0], queue_offset, due_ms })
     }
 }
 

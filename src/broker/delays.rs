@@ -29,6 +29,7 @@ use std::ops::Range;
 use zerocopy::byteorder::little_endian::U64;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use super::delay_key::Key;
 use super::facts::{DELAYS, Fact, Facts};
 use super::recalled::Recalled;
 use crate::model::record::RecordView;
@@ -89,14 +90,6 @@ const _: () = {
     assert!(size_of::<DelayedItem>() == 8);
     assert!(BUCKET_MS <= i32::MAX as u64);
 };
-
-/// The place of a pending message in the order of delivery: by due time, then by arrival.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Key {
-    pub due_ms: u64,
-    /// Its queue offset in the bucket of `due_ms`.
-    pub offset: u64,
-}
 
 /// Number of messages, and bytes of their records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -224,7 +217,8 @@ impl Delays {
         is_group(topic) && topic >= Bucket::of(self.cursor.due_ms).queue().topic
     }
 
-    /// The fact after `settled` more messages, which end below `cursor` or `carried_to`.
+    /// The fact after `settled` more messages, which are below `cursor` or `carried_to`, or have
+    /// been recalled.
     pub fn state_after(
         &self,
         cursor: Key,
@@ -290,9 +284,9 @@ impl Delays {
         }
     }
 
-    /// Applies [`RECALLED`](super::facts::RECALLED).
-    pub fn apply_recalled(&mut self, fact: &Fact<'_>) -> Result<(), String> {
-        self.recalled.apply(fact)
+    /// Applies a row of [`RECALLED`](super::facts::RECALLED).
+    pub fn recall(&mut self, key: Key) {
+        self.recalled.insert(key);
     }
 
     /// Applies [`DELAYED`]. Returns false if the state, restored from a snapshot, already reflects it.

@@ -18,8 +18,9 @@ use smallvec::SmallVec;
 use zerocopy::FromBytes;
 
 use super::agenda::{Agenda, Step};
+use super::delay_key::Key;
 use super::delayed_topics::{Settling, real_topic};
-use super::delays::{Amount, DelayClock, Delays, Key, push_state};
+use super::delays::{Amount, DelayClock, Delays, push_state};
 use super::facts::{Fact, FactHead, Facts, MESSAGES, SEVERAL};
 use super::operation::Context;
 use super::state::Durable;
@@ -62,6 +63,8 @@ pub struct Delivery {
     agenda: Agenda,
     /// What is planned is not due after this, and what is new not before.
     horizon_ms: u64,
+    /// The time of the last look for what is due.
+    looked_at_ms: u64,
     /// Nothing with a lower due time is pending.
     settled_below_ms: u64,
     /// When the task shall look for what is due, unless that is before `rests_until`.
@@ -241,7 +244,7 @@ impl<D: Disk> Broker<D> {
         }
         if self.delivery_basis() == basis {
             let delivery = &mut self.state.borrow_mut().delivery;
-            delivery.settled_below_ms = delivery.horizon_ms;
+            delivery.settled_below_ms = delivery.looked_at_ms;
         }
         self.settle_lost(basis, context).await
     }
@@ -355,6 +358,7 @@ impl<D: Disk> Broker<D> {
         let state = &mut *self.state.borrow_mut();
         let delivery = &mut state.delivery;
         let now_ms = delivery.clock.at(now);
+        delivery.looked_at_ms = now_ms;
         delivery.horizon_ms = delivery.horizon_ms.max(now_ms);
         let delays = &state.durable.delays;
         self.store.with_index(|index| delivery.agenda.step(delays, index, now_ms))

@@ -30,6 +30,7 @@ mod carry;
 pub mod clients;
 mod controller;
 mod cut;
+mod delay_key;
 mod delayed_topics;
 mod delaying;
 mod delays;

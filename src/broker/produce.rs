@@ -70,16 +70,14 @@ impl<D: Disk> Broker<D> {
             check_sizes(&single)?;
             let sent = self.key_of(&request.topic, key.topic, 1, single.properties);
             let checksum = || body_checksum(&request.body);
-            let delay = match handling {
-                Some(handling) => self.delay_of(handling, &request.properties, now)?,
-                None => None,
-            };
             if let Some(row) = self.find_sent(sent, checksum, now.wall) {
                 let mut produced = self.stored_before(&row, [single.size() as u32].into_iter());
-                produced.recall_handle = self.recall_handle(&single, delay, row.position(), now);
+                produced.recall_handle = self.recall_handle_at(row.position());
                 return Ok(self.committed_before(produced));
             }
-            if let Some(delay) = delay {
+            if let Some(handling) = handling
+                && let Some(delay) = self.delay_of(handling, &request.properties, now)?
+            {
                 return self.produce_delayed(&single, delay, now);
             }
             let sizes = smallvec![(single.size() as u32, tag_hash_of(&request.properties))];

@@ -1,8 +1,8 @@
 //! Recalls a delayed message before it is delivered (remoting reference, 5.10).
 //!
 //! ```text
-//!   handle ─▶ the record where it was stored ─┬─ the index has it there ─▶ key ─▶ recorded, if still pending
-//!                                             └─ it was carried forward ─▶ search its bucket ─▶ key ─┘
+//!   handle ─▶ the record where it was stored ─┬─ the index has it there ─────▶ key ─▶ recorded, if still pending
+//!                                             └─ carried forward: search its bucket ─▶ key ─┘
 //! ```
 //!
 //! Invariant: a message is either recalled or delivered, because both check and record that it is
@@ -11,26 +11,34 @@
 use zerocopy::FromBytes;
 
 use super::Broker;
+use super::delay_key::Key;
 use super::delayed_topics::{Settling, real_topic};
-use super::delaying::{Delay, ROUNDING_MS};
-use super::delays::{Amount, Bucket, DUE_MAX_MS, DelayedItem, Delays, Key, push_state};
+use super::delaying::Delay;
+use super::delays::{Amount, Bucket, DUE_MAX_MS, DelayedItem, Delays, push_state};
 use super::facts::Facts;
 use super::lookup::holds_records;
 use super::operation::Context;
-use super::recalled::{self, RECALLED_MAX};
+use super::recalled::{self, RECALLED_MAX, RecalledRow};
 use super::state::Durable;
 use crate::model::ids::RETRY_TOPIC_PREFIX;
 use crate::model::recall::RecallHandle;
-use crate::model::record::{NewRecord, PROPERTY_UNIQUE_KEY, RecordView, property};
-use crate::model::{Chunk, LogOffset, Now, QueueOffset, Refusal, Reply, TopicName};
+use crate::model::record::{
+    NewRecord, PROPERTY_TIMER_OUT_MS, PROPERTY_UNIQUE_KEY, RecordView, property,
+};
+use crate::model::topic::TIMER_TOPIC;
+use crate::model::{Chunk, LogOffset, Now, QueueOffset, Refusal, Reply, Timestamp, TopicName};
 use crate::storage::disk::Disk;
 use crate::storage::slice::Slices;
-use crate::storage::{Located, Lookup, ReadError};
+use crate::storage::{EntryAt, Located, Lookup, ReadError};
 
-/// Maximum number of messages of the same millisecond that are read to find one of them.
-const SEARCHED_MAX: usize = 4_096;
+/// Maximum number of messages of the same millisecond that are read to find one of them, and of
+/// messages of the same second that are looked at.
+const READ_MAX: usize = 4_096;
+const SCANNED_MAX: usize = 1 << 20;
 /// Index entries fetched at a time.
 const LOOKUP_COUNT: usize = 32;
+/// How often a message is looked for, if it is carried forward meanwhile.
+const ATTEMPTS_MAX: usize = 3;
 
 /// A message that is pending, or was when it was found.
 struct Found {
@@ -50,47 +58,78 @@ impl<D: Disk> Broker<D> {
         self.state.borrow().durable.topics.find(topic)?;
         let handle = RecallHandle::decode(handle)
             .ok_or_else(|| no_recall("the handle is not one that a send has returned"))?;
-        if handle.topic != topic.as_str() {
+        if handle.topic != topic.as_str() || topic.retrying_group().is_some() {
             return Err(no_recall("the handle is that of another topic"));
         }
         if *handle.broker_name != *self.config.broker_name {
             return Err(no_recall("the handle is that of another broker"));
         }
-        let found = match self.find_first_place(&handle, context).await? {
-            Some(found) => found,
-            None => self
-                .search_pending(&handle, context)
-                .await?
-                .ok_or_else(|| no_recall("the message has been delivered"))?,
-        };
-        let decide = |durable: &Durable| self.recalled(durable, &found, context.now());
-        self.transact(decide, context).await?;
-        Ok(Reply::Recalled(handle.unique_key.into()))
+        // What has just been appended cannot be read yet.
+        self.committed(self.store.end()).await?;
+        for _ in 0..ATTEMPTS_MAX {
+            let Some(found) = self.find_delayed(&handle, context).await? else { break };
+            let decide = |durable: &Durable| self.recalled(durable, &found, context.now());
+            match self.transact(decide, context).await {
+                Err(Refusal::NoRecall(_)) if self.is_carried(found.located.offset) => {}
+                Err(Refusal::NoRecall(_)) => break,
+                outcome => return outcome.map(|()| Reply::Recalled(handle.unique_key.into())),
+            }
+        }
+        // What delivered it may be cut off, and then it is pending again.
+        self.committed(self.store.end()).await?;
+        Err(no_recall("it has been delivered, or its time has passed"))
     }
 
-    /// The handle of a message that becomes visible after `delay`, if it can be recalled: those
-    /// with a level cannot (remoting reference, 5.10).
+    /// The handle of a new message that becomes visible after `delay`, if it can be recalled: one with
+    /// a level cannot (remoting reference, 5.10).
     pub(super) fn recall_handle(
         &self,
         record: &NewRecord<'_>,
-        delay: Option<Delay>,
+        delay: Delay,
         position: LogOffset,
-        now: Now,
+        due_ms: u64,
     ) -> Option<Box<str>> {
-        let Delay::Timer { at: due_at, ms } = delay? else { return None };
-        if record.topic.starts_with(RETRY_TOPIC_PREFIX) {
+        let Delay::Timer { at: due_at, .. } = delay else { return None };
+        let unique_key = record.properties.iter().find_map(|it| property(it, PROPERTY_UNIQUE_KEY));
+        self.handle_of(record.topic, due_at, unique_key?, position, due_ms)
+    }
+
+    /// The handle of a message that has been stored at `position` and is sent again; `None` if it is
+    /// not in memory any more.
+    #[cold]
+    pub(super) fn recall_handle_at(&self, position: LogOffset) -> Option<Box<str>> {
+        let entry = self.store.cached_entry_at(item_before(position)?)?;
+        let (due_ms, record) = pending_record(&entry)?;
+        let record = RecordView::parse(record).ok()?;
+        let due_at = due_at_of(&record)?;
+        let unique_key = property(record.properties, PROPERTY_UNIQUE_KEY)?;
+        self.handle_of(real_topic(record.properties)?, due_at, unique_key, position, due_ms)
+    }
+
+    fn handle_of(
+        &self,
+        topic: &str,
+        due_at: Timestamp,
+        unique_key: &[u8],
+        position: LogOffset,
+        due_ms: u64,
+    ) -> Option<Box<str>> {
+        if topic.starts_with(RETRY_TOPIC_PREFIX) {
             return None;
         }
-        let unique_key = record.properties.iter().find_map(|it| property(it, PROPERTY_UNIQUE_KEY));
         let handle = RecallHandle {
-            topic: record.topic.to_owned(),
+            topic: topic.to_owned(),
             broker_name: self.config.broker_name.to_string(),
             due_at,
-            unique_key: String::from_utf8(unique_key?.to_vec()).ok()?,
+            unique_key: String::from_utf8(unique_key.to_vec()).ok()?,
             position,
-            due_ms: self.state.borrow().delivery.due_ms(now.moment, ms + ROUNDING_MS),
+            due_ms,
         };
         Some(handle.encode()?.into())
+    }
+
+    fn is_carried(&self, position: LogOffset) -> bool {
+        position < self.state.borrow().durable.delays.carried_to()
     }
 
     /// The facts that a message has been recalled.
@@ -102,44 +141,61 @@ impl<D: Disk> Broker<D> {
             return Ok(facts);
         }
         if !delays.is_pending(*key, located.offset) {
-            return Err(no_recall("the message has been delivered"));
+            return Err(no_recall("it is not pending"));
         }
-        if delays.recalled().len() >= RECALLED_MAX {
+        let state = self.state.borrow();
+        let cursor = state.delivery.cursor(delays);
+        assert!(cursor <= *key, "what is pending is not below the cursor");
+        if delays.recalled().is_full(cursor) {
             return Err(Refusal::Full { what: "recalled messages", count_max: RECALLED_MAX });
         }
         let mut of_topics = Settling::begin(delayed_topics);
         of_topics.settle(record, located.offset);
         let settled = Amount { count: 1, bytes: u64::from(located.size) };
-        let state = self.state.borrow();
-        let cursor = state.delivery.cursor(delays);
         let reading = state.delivery.clock().reading(now);
         let after = delays.state_after(cursor, delays.carried_to(), settled, reading);
         push_state(&mut facts, &after, |out| of_topics.push_rows(out));
-        recalled::push(&mut facts, std::iter::once(*key));
+        let record = RecordView::parse(record).expect("a record was found");
+        let sent_key = durable.sent_key_of_delayed(&record).map(|(key, _)| key);
+        recalled::push(&mut facts, std::iter::once(RecalledRow::new(*key, sent_key)));
         Ok(facts)
     }
 
-    /// Finds the message where it was stored first, if it is still there.
+    /// Finds a message that is pending, or was recently.
+    async fn find_delayed(
+        &self,
+        handle: &RecallHandle,
+        context: &impl Context,
+    ) -> Result<Option<Found>, Refusal> {
+        match self.is_carried(handle.position) {
+            false => self.find_first_place(handle, context).await,
+            true => {
+                let _permit = context.cold_read(0).await;
+                self.search_pending(handle).await
+            }
+        }
+    }
+
+    /// Finds the message where it was stored first.
     async fn find_first_place(
         &self,
         handle: &RecallHandle,
         context: &impl Context,
     ) -> Result<Option<Found>, Refusal> {
-        let position = handle.position;
-        let Some(item_at) = position.0.checked_sub(size_of::<DelayedItem>() as u64) else {
-            return Ok(None);
-        };
-        let entry = {
-            let _permit = context.cold_read(0).await;
-            self.store.read_entry_at(LogOffset(item_at)).await
+        let Some(item_at) = item_before(handle.position) else { return Ok(None) };
+        let (entry, _permit) = match self.store.cached_entry_at(item_at) {
+            Some(entry) => (Ok(entry), None),
+            None => {
+                let permit = context.cold_read(0).await;
+                (self.store.read_entry_at(item_at).await, Some(permit))
+            }
         };
         let entry = match entry {
             Ok(entry) if holds_records(entry.kind) => entry,
             Err(error @ ReadError::Fault(_)) => return Err(self.refuse_read(error)),
             Ok(_) | Err(_) => return Ok(None),
         };
-        let Ok((item, bytes)) = DelayedItem::ref_from_prefix(&entry.rest) else { return Ok(None) };
-        let due_ms = item.due_ms.get();
+        let Some((due_ms, bytes)) = pending_record(&entry) else { return Ok(None) };
         let record = match RecordView::parse(bytes) {
             Ok(record) if is_of(&record, handle) && due_ms <= DUE_MAX_MS => record,
             _ => return Ok(None),
@@ -148,7 +204,7 @@ impl<D: Disk> Broker<D> {
         let record = Chunk::from_vec(bytes[..record.size].to_vec());
         // Clients choose handles and the bytes of messages: only the index proves what is pending.
         let located = self.locate_pending(key).await?;
-        let is_there = |located: &Located| located.offset == position;
+        let is_there = |located: &Located| located.offset == handle.position;
         Ok(located.filter(is_there).map(|located| Found { key, located, record }))
     }
 
@@ -171,36 +227,33 @@ impl<D: Disk> Broker<D> {
         }
     }
 
-    /// Finds a message that is pending elsewhere, by its due time and its id.
-    async fn search_pending(
-        &self,
-        handle: &RecallHandle,
-        context: &impl Context,
-    ) -> Result<Option<Found>, Refusal> {
+    /// Finds a message that has been carried forward, by its due time and its id.
+    async fn search_pending(&self, handle: &RecallHandle) -> Result<Option<Found>, Refusal> {
         if handle.due_ms > DUE_MAX_MS {
             return Ok(None);
         }
         let bucket = Bucket::of(handle.due_ms);
         let mut at = self.store.with_index(|index| index.bounds(bucket.queue()).start);
-        let (mut searched, mut slices) = (0, Slices::default());
+        let (mut read, mut scanned, mut slices) = (0, 0, Slices::default());
         loop {
             let from = QueueOffset(at);
             match self.store.with_index(|index| index.lookup(bucket.queue(), from, LOOKUP_COUNT)) {
                 Lookup::Here(located) => {
                     at += located.len() as u64;
+                    scanned += located.len();
                     slices.handled(located.len()).await;
                     for (offset, located) in (from.0..).zip(located) {
                         let key = bucket.key(QueueOffset(offset), &located);
                         if key.due_ms != handle.due_ms || !self.is_wanted(key, &located) {
                             continue;
                         }
-                        searched += 1;
-                        if searched > SEARCHED_MAX {
-                            return Err(no_recall("too many messages are due at the same time"));
-                        }
-                        if let Some(record) = self.read_pending(&located, handle, context).await? {
+                        read += 1;
+                        if let Some(record) = self.read_pending(&located, handle).await? {
                             return Ok(Some(Found { key, located, record }));
                         }
+                    }
+                    if read >= READ_MAX || scanned >= SCANNED_MAX {
+                        return Err(no_recall("too many messages are due at the same time"));
                     }
                 }
                 Lookup::Sealed(page) => {
@@ -223,9 +276,7 @@ impl<D: Disk> Broker<D> {
         &self,
         located: &Located,
         handle: &RecallHandle,
-        context: &impl Context,
     ) -> Result<Option<Chunk>, Refusal> {
-        let _permit = context.cold_read(0).await;
         let read = match self.store.read(std::slice::from_ref(located)).await {
             Ok(read) => read,
             Err(error @ ReadError::Fault(_)) => return Err(self.refuse_read(error)),
@@ -236,10 +287,29 @@ impl<D: Disk> Broker<D> {
     }
 }
 
-/// Whether a pending record is that of the handle.
-fn is_of(record: &RecordView<'_>, handle: &RecallHandle) -> bool {
-    real_topic(record.properties) == Some(&handle.topic)
-        && property(record.properties, PROPERTY_UNIQUE_KEY) == Some(handle.unique_key.as_bytes())
+/// Where the head of the pending message begins whose record is at `position`.
+fn item_before(position: LogOffset) -> Option<LogOffset> {
+    position.0.checked_sub(size_of::<DelayedItem>() as u64).map(LogOffset)
+}
+
+/// The due time of a pending message, and its record, to the end of the entry.
+fn pending_record(entry: &EntryAt) -> Option<(u64, &[u8])> {
+    let (item, rest) = DelayedItem::ref_from_prefix(&entry.rest).ok()?;
+    Some((item.due_ms.get(), rest))
+}
+
+/// When a message that can be recalled is due, by the wall clock of its producer.
+fn due_at_of(pending: &RecordView<'_>) -> Option<Timestamp> {
+    let text = std::str::from_utf8(property(pending.properties, PROPERTY_TIMER_OUT_MS)?).ok()?;
+    text.parse().ok().map(Timestamp)
+}
+
+/// Whether a pending record is that of the handle, and one of those that have handles.
+fn is_of(pending: &RecordView<'_>, handle: &RecallHandle) -> bool {
+    pending.topic == TIMER_TOPIC
+        && due_at_of(pending) == Some(handle.due_at)
+        && real_topic(pending.properties) == Some(&handle.topic)
+        && property(pending.properties, PROPERTY_UNIQUE_KEY) == Some(handle.unique_key.as_bytes())
 }
 
 fn no_recall(why: &'static str) -> Refusal {

@@ -4,6 +4,9 @@
 //!   RECALLED   RecalledRow, …      their keys, in an entry with the DELAYS fact that counts them out
 //! ```
 //!
+//! Such a message must not count as the first attempt of a later one: a producer may recall a message
+//! and send it again. So its key in [`sent`](super::sent) is forgotten.
+//!
 //! A recalled message stays in the index, so its key is remembered until the cursor has passed it:
 //! 24 bytes of memory each, [`RECALLED_MAX`] at most.
 
@@ -14,8 +17,9 @@ use std::ops::Bound;
 use zerocopy::byteorder::little_endian::U64;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::delays::Key;
+use super::delay_key::Key;
 use super::facts::{Fact, Facts, ITEMS_PER_SLICE, RECALLED};
+use super::sent;
 
 /// Maximum number of recalled messages of a shard whose time has not come yet.
 pub const RECALLED_MAX: usize = 200_000;
@@ -26,9 +30,11 @@ pub struct RecalledRow {
     pub due_ms: U64,
     /// Queue offset in the bucket of `due_ms`.
     pub offset: U64,
+    /// Its key in [`sent`](super::sent); zeros in a snapshot, or if it has none.
+    pub sent_key: [u8; 16],
 }
 
-const _: () = assert!(size_of::<RecalledRow>() == 16);
+const _: () = assert!(size_of::<RecalledRow>() == 32);
 
 #[derive(Clone, Debug, Default)]
 pub struct Recalled {
@@ -40,18 +46,13 @@ impl Recalled {
         self.keys.contains(&key)
     }
 
-    pub fn len(&self) -> usize {
-        self.keys.len()
+    /// Whether no more keys fit, once those below `cursor` are forgotten.
+    pub fn is_full(&self, cursor: Key) -> bool {
+        self.keys.len() >= RECALLED_MAX && self.keys.first().is_none_or(|first| *first >= cursor)
     }
 
-    /// Applies [`RECALLED`].
-    pub fn apply(&mut self, fact: &Fact<'_>) -> Result<(), String> {
-        let rows = <[RecalledRow]>::ref_from_bytes(fact.payload)
-            .map_err(|_| format!("{} bytes are not a whole number of rows", fact.payload.len()))?;
-        self.keys.extend(
-            rows.iter().map(|row| Key { due_ms: row.due_ms.get(), offset: row.offset.get() }),
-        );
-        Ok(())
+    pub fn insert(&mut self, key: Key) {
+        self.keys.insert(key);
     }
 
     /// Forgets the keys below the cursor.
@@ -62,14 +63,27 @@ impl Recalled {
     }
 }
 
+/// The rows of a [`RECALLED`] fact.
+pub fn rows<'a>(fact: &Fact<'a>) -> Result<&'a [RecalledRow], String> {
+    <[RecalledRow]>::ref_from_bytes(fact.payload)
+        .map_err(|_| format!("{} bytes are not a whole number of rows", fact.payload.len()))
+}
+
+impl RecalledRow {
+    pub fn new(key: Key, sent_key: Option<sent::Key>) -> Self {
+        let Key { due_ms, offset } = key;
+        let sent_key = sent_key.unwrap_or_default();
+        Self { due_ms: due_ms.into(), offset: offset.into(), sent_key }
+    }
+
+    pub fn key(&self) -> Key {
+        Key { due_ms: self.due_ms.get(), offset: self.offset.get() }
+    }
+}
+
 /// Adds the fact that messages have been recalled.
-pub fn push(facts: &mut Facts, keys: impl Iterator<Item = Key>) {
-    facts.push(RECALLED, 0, |out| {
-        for Key { due_ms, offset } in keys {
-            let row = RecalledRow { due_ms: due_ms.into(), offset: offset.into() };
-            out.extend_from_slice(row.as_bytes());
-        }
-    });
+pub fn push(facts: &mut Facts, rows: impl Iterator<Item = RecalledRow>) {
+    facts.push(RECALLED, 0, |out| rows.for_each(|row| out.extend_from_slice(row.as_bytes())));
 }
 
 /// All keys: the progress of adding them to a snapshot.
@@ -86,7 +100,8 @@ impl AllRecalled {
             return false;
         }
         let mut last = None;
-        push(facts, keys.by_ref().take(ITEMS_PER_SLICE).inspect(|key| last = Some(*key)));
+        let slice = keys.by_ref().take(ITEMS_PER_SLICE).inspect(|key| last = Some(*key));
+        push(facts, slice.map(|key| RecalledRow::new(key, None)));
         let has_more = keys.peek().is_some();
         self.after = last;
         has_more

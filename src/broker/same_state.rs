@@ -21,7 +21,9 @@ use crate::model::{
     GroupConfig, GroupName, LogOffset, Moment, Now, QueueId, QueueOffset, Reply, Request, ShardId,
     Timestamp, TopicConfig, TopicName,
 };
+#[cfg(test)] // Tests may use modules of higher layers.
 use crate::sim::copies::entries_on;
+#[cfg(test)]
 use crate::sim::{self, Rng, SimDisk, Tasks, small_store};
 use crate::storage::{CommitRule, CommitStep, StoreConfig};
 

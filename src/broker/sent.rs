@@ -70,6 +70,9 @@ const _: () = {
 /// Identifies a message or batch, except for its body.
 pub type Key = [u8; 16];
 
+/// No message has it.
+const NO_KEY: Key = [0; 16];
+
 /// Properties that the broker sets on messages that it stores.
 const SET_BY_BROKER: [&str; 3] = [PROPERTY_REAL_TOPIC, PROPERTY_REAL_QUEUE, PROPERTY_TIMER_OUT_MS];
 
@@ -176,22 +179,10 @@ impl SentKeys {
         self.previous = std::mem::replace(&mut self.current, next);
     }
 
-    /// Notes a delayed message stored at `position`. `number_of` maps the name of its topic to a
-    /// number.
-    pub fn note_delayed(
-        &mut self,
-        record: &RecordView<'_>,
-        position: LogOffset,
-        number_of: impl FnOnce(&str) -> Option<u32>,
-    ) {
-        let text = |name| std::str::from_utf8(property(record.properties, name)?).ok();
-        let queue = text(PROPERTY_REAL_QUEUE).and_then(|queue| queue.parse().ok()).map(QueueId);
-        let topic = text(PROPERTY_REAL_TOPIC).filter(|topic| is_covered(topic));
-        if let Some((topic, queue)) = topic.and_then(number_of).zip(queue)
-            && let Some(key) = key_of(topic, 1, [record.properties, &[]])
-        {
-            let place = (position, queue, record.queue_offset);
-            self.note(SentRow::new(key, place, record.body_checksum), record.stored_at);
+    /// Forgets messages, which then count as never sent.
+    pub fn forget(&mut self, key: &Key) {
+        for generation in [&mut self.current, &mut self.previous] {
+            generation.forget(key);
         }
     }
 
@@ -240,6 +231,16 @@ impl Generation {
         self.index.find(hash_of(key), is_it).map(|nth| &self.rows[*nth as usize])
     }
 
+    fn forget(&mut self, key: &Key) {
+        let Self { rows, index, .. } = self;
+        let is_it = |nth: &u32| rows[*nth as usize].key == *key;
+        if let Ok(found) = index.find_entry(hash_of(key), is_it) {
+            let (nth, _) = found.remove();
+            // Its place stays, so that a snapshot in progress skips no other row.
+            rows[nth as usize].key = NO_KEY;
+        }
+    }
+
     fn note(&mut self, row: SentRow) {
         let Self { rows, index, .. } = self;
         let hash = hash_of(&row.key);
@@ -257,6 +258,18 @@ impl Generation {
 fn hash_of(key: &Key) -> u64 {
     let (half, _) = key.split_first_chunk().expect("a key has 16 bytes");
     u64::from_le_bytes(*half)
+}
+
+/// The key of a single delayed message, while it is pending, and the queue that it is for. `number_of`
+/// maps the name of its topic to a number.
+pub fn key_of_delayed(
+    pending: &RecordView<'_>,
+    number_of: impl FnOnce(&str) -> Option<u32>,
+) -> Option<(Key, QueueId)> {
+    let text = |name| std::str::from_utf8(property(pending.properties, name)?).ok();
+    let queue = QueueId(text(PROPERTY_REAL_QUEUE)?.parse().ok()?);
+    let topic = number_of(text(PROPERTY_REAL_TOPIC).filter(|topic| is_covered(topic))?)?;
+    Some((key_of(topic, 1, [pending.properties, &[]])?, queue))
 }
 
 /// The row of the messages of a fact, a single one or a batch, and when they were stored; `None` if
@@ -299,12 +312,13 @@ impl AllSent {
             if generation.began_ms > self.began_ms {
                 (self.began_ms, self.next) = (generation.began_ms, 0);
             }
-            let rows = generation.rows.iter().skip(self.next).take(ITEMS_PER_SLICE);
-            let rows: Vec<SentRow> = rows.copied().collect();
+            let rows = generation.rows.get(self.next..).unwrap_or_default();
+            let rows = &rows[..rows.len().min(ITEMS_PER_SLICE)];
             if rows.is_empty() {
                 continue;
             }
             self.next += rows.len();
+            let rows: Vec<SentRow> = rows.iter().filter(|row| row.key != NO_KEY).copied().collect();
             facts.push(SENT, 0, |out| {
                 out.extend_from_slice(SentHead { began_ms: self.began_ms.into() }.as_bytes());
                 out.extend_from_slice(rows.as_bytes());

@@ -17,10 +17,11 @@ use super::locks::{AllLocks, Locks};
 use super::messages::{self, AllQueues};
 use super::offsets::{AllOffsets, Offsets};
 use super::raft_entries::{AllRaftEntries, RaftEntries};
-use super::recalled::AllRecalled;
+use super::recalled::{self, AllRecalled};
 use super::sent::{self, AllSent, SentKeys, SentRow};
 use super::topics::{AllTopics, Topics};
-use crate::model::{Timestamp, TopicName};
+use crate::model::record::RecordView;
+use crate::model::{QueueId, Timestamp, TopicName};
 use crate::storage::{EntryKind, Index};
 
 /// Everything derived from the log's entries, except the index.
@@ -132,7 +133,8 @@ const TABLE: [Row; 13] = [
         kind: facts::DELAYED,
         name: "delayed messages",
         apply: |durable, index, fact| {
-            // What the snapshot reflects, it has noted: by now, the topic's name may have another number.
+            // What the snapshot reflects has been noted: by now, the topic's name may have another
+            // number.
             if durable.delays.apply_messages(index, fact)? {
                 durable.delayed_topics.apply_messages(fact);
                 durable.note_delayed(fact);
@@ -155,7 +157,15 @@ const TABLE: [Row; 13] = [
     Row {
         kind: facts::RECALLED,
         name: "recalled messages",
-        apply: |durable, _, fact| durable.delays.apply_recalled(fact),
+        apply: |durable, _, fact| {
+            for row in recalled::rows(fact)? {
+                durable.delays.recall(row.key());
+                if let Some(sent) = &mut durable.sent {
+                    sent.forget(&row.sent_key);
+                }
+            }
+            Ok(())
+        },
         is_indexed: false,
         snapshot: Some(|| {
             let mut all = AllRecalled::default();
@@ -252,11 +262,20 @@ impl Durable {
 
     /// A single delayed message may be sent again.
     fn note_delayed(&mut self, fact: &Fact<'_>) {
-        let Self { sent: Some(sent), topics, .. } = self else { return };
-        if let Some((record, position)) = delays::only_message(fact) {
-            let number = |topic: &str| topics.number(&TopicName::new(topic.to_owned()).ok()?);
-            sent.note_delayed(&record, position, number);
+        let Some((record, position)) = delays::only_message(fact) else { return };
+        let Some((key, queue)) = self.sent_key_of_delayed(&record) else { return };
+        if let Some(sent) = &mut self.sent {
+            let place = (position, queue, record.queue_offset);
+            sent.note(SentRow::new(key, place, record.body_checksum), record.stored_at);
         }
+    }
+
+    /// The key by which a delayed message is recognized if it is sent again, and the queue that it is
+    /// for.
+    pub fn sent_key_of_delayed(&self, pending: &RecordView<'_>) -> Option<(sent::Key, QueueId)> {
+        self.sent.as_ref()?;
+        let number = |topic: &str| self.topics.number(&TopicName::new(topic.to_owned()).ok()?);
+        sent::key_of_delayed(pending, number)
     }
 
     /// Applies an entry or a snapshot.
@@ -318,15 +337,16 @@ mod tests {
     use zerocopy::IntoBytes;
 
     use super::*;
+    use crate::broker::delay_key::Key;
     use crate::broker::delayed_topics::Settling;
     use crate::broker::delayed_topics::testing::{of_topic, properties_of, record_at};
-    use crate::broker::delays::{Amount, Bucket, ClockReading, DelayedItem, Key};
+    use crate::broker::delays::{Amount, Bucket, ClockReading, DelayedItem};
     use crate::broker::facts::{ITEMS_PER_SLICE, MESSAGES, SLICE_SIZE};
     use crate::broker::locks::Asker;
     use crate::broker::{group_configs, offsets, topics};
     use crate::model::record::{Host, NewRecord, Placement};
     use crate::model::{
-        ClientId, GroupConfig, GroupName, LogOffset, Moment, QueueId, QueueOffset, TopicConfig,
+        ClientId, GroupConfig, GroupName, LogOffset, Moment, QueueOffset, TopicConfig,
     };
     use crate::sim::Rng;
     use crate::storage::QueueKey;

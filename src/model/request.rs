@@ -201,6 +201,7 @@ impl Request {
                 | Self::CreateTopic(_)
                 | Self::DeleteTopic { .. }
                 | Self::SendBack(_)
+                | Self::Recall { .. }
                 | Self::UpdateGroup(_)
                 | Self::UpdateGroups(_)
                 | Self::CreateGroups { .. }

@@ -136,11 +136,14 @@ impl<D: Disk> Store<D> {
     /// As [`read_entry_at`](Self::read_entry_at), if the entry is still in memory.
     pub fn cached_entry_at(&self, offset: LogOffset) -> Option<EntryAt> {
         let log = &mut *self.0.log.borrow_mut();
-        log.check_readable(offset..offset.plus(1)).ok()?;
+        log.check_readable(offset..LogOffset(offset.0.checked_add(1)?)).ok()?;
         let segment = log.segment(offset)?;
+        // A sealed segment has no marks in memory.
         let mark = mark_before(&segment.marks, segment.range.start, offset);
-        let at = entry_around(offset, mark, |at| log.tail.peek(at))?;
-        let bytes = log.tail.peek(at)?;
+        let (start, bytes) = log.tail.buffer_around(offset)?;
+        let begin = mark.max(start);
+        let bytes = &bytes[(begin.0 - start.0) as usize..];
+        let (at, bytes) = entry_around(offset, begin, bytes)?;
         match parse(bytes, at, bytes.len() as u64, log.config.checksum_seed) {
             Parsed::Entry(entry) => {
                 let rest = log.tail.find(offset, rest_size(&entry, offset)?)?;
@@ -423,24 +426,22 @@ fn rest_size(entry: &Entry<'_>, offset: LogOffset) -> Option<usize> {
     entry.payload.len().checked_sub(skip).filter(|&size| size > 0)
 }
 
-/// The start of the entry around `offset`, from headers alone, if `from` is the start of an entry.
-/// `peek` returns the log from a place to the end of a buffer.
-fn entry_around<'a>(
+/// The entry around `offset` and what follows it, from headers alone. `bytes` begin at `at`, with an
+/// entry.
+fn entry_around(
     offset: LogOffset,
-    from: LogOffset,
-    peek: impl Fn(LogOffset) -> Option<&'a [u8]>,
-) -> Option<LogOffset> {
-    let (mut at, mut rest): (_, &[u8]) = (from, &[]);
+    mut at: LogOffset,
+    mut bytes: &[u8],
+) -> Option<(LogOffset, &[u8])> {
     loop {
-        let bytes = if rest.is_empty() { peek(at)? } else { rest };
         let (header, _) = EntryHeader::ref_from_prefix(bytes).ok()?;
         if header.own_offset.get() != at.0 {
             return None;
         }
         if offset < header.end() {
-            return Some(at);
+            return Some((at, bytes));
         }
-        rest = bytes.get(usize::try_from(header.size()).ok()?..).unwrap_or_default();
+        bytes = bytes.get(usize::try_from(header.size()).ok()?..)?;
         at = header.end();
     }
 }

@@ -66,6 +66,17 @@ impl<B: AsRef<[u8]> + 'static> TailCache<B> {
         is_held.then(|| (*cached.buffer).as_ref().get(start as usize..end as usize))?
     }
 
+    /// The part of the log that the buffer with `offset` was the first to contain, and where it
+    /// begins: with an entry.
+    pub fn buffer_around(&self, offset: LogOffset) -> Option<(LogOffset, &[u8])> {
+        let index = self.buffers.partition_point(|cached| cached.range.start <= offset.0);
+        let cached = self.buffers.get(index.checked_sub(1)?)?;
+        let Range { start, end } = cached.range;
+        let range = (start - cached.base) as usize..(end - cached.base) as usize;
+        let bytes = (*cached.buffer).as_ref().get(range)?;
+        (offset.0 < end).then_some((LogOffset(start), bytes))
+    }
+
     /// `size` bytes at `offset`, which lie within one entry.
     pub fn find(&self, offset: LogOffset, size: usize) -> Option<Chunk> {
         let index = self.buffers.partition_point(|cached| cached.range.start <= offset.0);
