@@ -1,17 +1,18 @@
 //! Delayed messages across power cuts: each acknowledged one is delivered exactly once, and not
-//! early, or it is recalled and never delivered.
+//! early, or it is recalled and never delivered. A client that has seen no reply sends again: the
+//! broker recognizes a message by its unique key; without one, it is another message.
 //!
 //! The oracle remembers what was sent and what was acknowledged, and collects what consumers see.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::{Add, Range};
 
 use bytes::Bytes;
 use ringmq::broker::{Broker, Delay, Handled, Origin, Outcome};
 use ringmq::model::batch::BatchItem;
 use ringmq::model::record::{Host, NewRecord, RecordView, property};
-use ringmq::model::reply::{PullStatus, TopicStats};
+use ringmq::model::reply::PullStatus;
 use ringmq::model::request::Produce;
 use ringmq::model::{
     GroupName, LogOffset, Moment, Now, QueueId, Refusal, Reply, Request, Timestamp, TopicConfig,
@@ -20,7 +21,7 @@ use ringmq::model::{
 use ringmq::sim::{self, Rng, SimDisk, Tasks, small_store};
 use ringmq::storage::StoreConfig;
 
-use super::shard::{Clock, broker_config, commit, pull};
+use super::shard::{Clock, Copies, Repeats, broker_config, commit, pending_of, pull};
 
 /// Number of steps of each life but the last one.
 const STEPS: usize = 50;
@@ -34,11 +35,12 @@ const TOPICS: [&str; 2] = ["orders", "bills"];
 const QUEUES: u32 = 3;
 const LEVELS_MS: [u64; 3] = [100, 1_000, 20_000];
 
-/// A sent message: when it may be seen, and whether it was acknowledged.
+/// A sent message: when it may be seen, and how often.
 #[derive(Debug)]
 struct Sent {
-    due: Timestamp,
-    is_acknowledged: bool,
+    copies: Copies,
+    /// When the copy of each request is due.
+    due: Vec<Timestamp>,
     recall_handle: Option<Box<str>>,
     recalled: Recalled,
 }
@@ -52,20 +54,74 @@ enum Recalled {
 }
 
 impl Sent {
-    fn new(due: Timestamp) -> Self {
-        Self { due, is_acknowledged: false, recall_handle: None, recalled: Recalled::No }
+    fn new(repeats: Repeats) -> Self {
+        let copies = Copies { repeats, ..Copies::default() };
+        Self { copies, due: Vec::new(), recall_handle: None, recalled: Recalled::No }
     }
 
-    /// Whether consumers must see it some time.
-    fn is_due_some_time(&self) -> bool {
-        self.is_acknowledged && self.recalled == Recalled::No
+    /// A message that the broker itself has scheduled.
+    fn scheduled(due: Timestamp) -> Self {
+        let mut sent = Self::new(Repeats::Recognized);
+        sent.ask(due);
+        sent.copies.acknowledged = 1;
+        sent
     }
+
+    /// Notes a request to store it.
+    fn ask(&mut self, due: Timestamp) {
+        self.copies.asked += 1;
+        self.due.push(due);
+        self.due.sort_unstable();
+    }
+
+    /// Notes a copy that was delivered at this time. There must be one that was due.
+    fn see(&mut self, at: Timestamp) {
+        let due = self.due.get(self.copies.seen);
+        assert!(due.is_some_and(|due| at >= *due), "early, or too often: {self:?} at {at:?}");
+        self.copies.seen += 1;
+    }
+
+    /// Whether consumers have seen all that they must see.
+    fn is_complete(&self) -> bool {
+        self.copies.are_all_seen() || self.recalled != Recalled::No
+    }
+}
+
+/// When a message is due.
+#[derive(Clone, Copy)]
+enum Due {
+    /// The message requests no delay.
+    Now,
+    /// This long after the broker has received it, ms.
+    After(u64),
+    At(Timestamp),
+}
+
+impl Due {
+    fn at(self, now: Now) -> Timestamp {
+        match self {
+            Self::Now => now.wall,
+            Self::After(ms) => now.wall.plus_ms(ms),
+            Self::At(due) => due,
+        }
+    }
+}
+
+/// A request with one message or a batch, which may be repeated.
+#[derive(Clone)]
+struct Sending {
+    produce: Produce,
+    /// The number of the first message.
+    first: usize,
+    due: Vec<Due>,
 }
 
 /// What outlives every broker: the clock, and the oracle's state.
 struct World {
     now: Clock,
     sent: RefCell<Vec<Sent>>,
+    sendings: RefCell<Vec<Sending>>,
+    repeats: Cell<usize>,
     /// The number of the message at each queue and queue offset.
     seen: RefCell<BTreeMap<(u32, u64), usize>>,
     /// Bytes of the log that retention has deleted.
@@ -74,29 +130,25 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let (sent, seen, deleted) = Default::default();
-        Self { now: Clock::new(), sent, seen, deleted }
+        let (sent, sendings, repeats, seen, deleted) = Default::default();
+        Self { now: Clock::new(), sent, sendings, repeats, seen, deleted }
     }
 
     /// Whether everything that consumers must see has been seen.
     fn is_complete(&self) -> bool {
-        let (sent, seen) = (self.sent.borrow(), self.seen.borrow());
-        let numbers: BTreeSet<usize> = seen.values().copied().collect();
-        let is_seen = |number| numbers.contains(&number);
-        sent.iter().enumerate().all(|(number, of)| !of.is_due_some_time() || is_seen(number))
+        self.sent.borrow().iter().all(Sent::is_complete)
     }
 
     fn check(&self, seed: u64, is_complete: bool) {
-        let (sent, seen) = (self.sent.borrow(), self.seen.borrow());
-        let mut times = vec![0; sent.len()];
-        seen.values().for_each(|&number| times[number] += 1);
-        for (number, (sent, times)) in sent.iter().zip(&times).enumerate() {
-            assert!(*times <= 1, "seed {seed}: {number} was delivered {times} times");
+        for (number, sent) in self.sent.borrow().iter().enumerate() {
+            let copies = &sent.copies;
+            let is_too_often = copies.seen > *copies.expected().end();
+            assert!(!is_too_often, "seed {seed}: {number} was delivered too often: {sent:?}");
             assert!(
-                *times == 0 || sent.recalled != Recalled::Yes,
+                copies.seen == 0 || sent.recalled != Recalled::Yes,
                 "seed {seed}: {number} had been recalled"
             );
-            let is_lost = is_complete && sent.is_due_some_time() && *times == 0;
+            let is_lost = is_complete && !sent.is_complete();
             assert!(!is_lost, "seed {seed}: {number} is lost: {sent:?}");
         }
     }
@@ -120,47 +172,81 @@ async fn let_run(mut before_each: impl FnMut()) {
 
 impl Life<'_> {
     /// A message's properties, and the delay that they request.
-    fn properties(rng: &mut Rng, now: Now) -> (String, u64) {
-        let level =
-            |level: u64| (format!("DELAY\x01{level}\x02"), LEVELS_MS[level.min(3) as usize - 1]);
+    fn properties(rng: &mut Rng, now: Now) -> (String, Due) {
+        let level = |level: u64| {
+            let ms = LEVELS_MS[level.min(3) as usize - 1];
+            (format!("DELAY\x01{level}\x02"), Due::After(ms))
+        };
         let ms = match rng.below(4) {
             0 => rng.below(500),
             1 => rng.below(5_000),
             2 => rng.below(60_000),
             _ => rng.below(3_000_000),
         };
+        let at = |at: Timestamp| (format!("TIMER_DELIVER_MS\x01{}\x02", at.0), Due::At(at));
         match rng.below(6) {
             0 => level(1 + rng.below(4)),
-            1 => (format!("TIMER_DELAY_SEC\x01{}\x02", ms / 1_000), ms / 1_000 * 1_000),
-            2 => (format!("TIMER_DELAY_MS\x01{ms}\x02"), ms),
-            3 => (format!("TIMER_DELIVER_MS\x01{}\x02", now.wall.0 + ms), ms),
-            4 => (format!("TIMER_DELIVER_MS\x01{}\x02", now.wall.0 - ms), 0),
-            _ => ("TAGS\x01a\x02".into(), 0),
+            1 => (format!("TIMER_DELAY_SEC\x01{}\x02", ms / 1_000), Due::After(ms / 1_000 * 1_000)),
+            2 => (format!("TIMER_DELAY_MS\x01{ms}\x02"), Due::After(ms)),
+            3 => at(now.wall.plus_ms(ms)),
+            4 => at(Timestamp(now.wall.0 - ms)),
+            _ => Self::no_delay(),
         }
     }
 
-    /// Sends one message, or a few as a batch.
+    fn no_delay() -> (String, Due) {
+        ("TAGS\x01a\x02".into(), Due::Now)
+    }
+
+    /// Sends one message, or a few as a batch, or repeats an earlier request.
     fn send(&mut self, rng: &mut Rng) {
+        let mut sendings = self.world.sendings.borrow_mut();
+        if !sendings.is_empty() && rng.chance(1, 8) {
+            // Mostly a recent one.
+            let back = 1 + rng.below(8) as usize;
+            let sending = sendings[sendings.len().saturating_sub(back)].clone();
+            self.world.repeats.set(self.world.repeats.get() + 1);
+            self.produce(&sending);
+            return;
+        }
+        let (sending, repeats) = self.new_sending(rng);
+        let messages = sending.due.iter().map(|_| Sent::new(repeats));
+        self.world.sent.borrow_mut().extend(messages);
+        self.produce(&sending);
+        sendings.push(sending);
+    }
+
+    /// A request with new messages, and what the broker does when it is repeated.
+    fn new_sending(&self, rng: &mut Rng) -> (Sending, Repeats) {
         let now = self.world.now.get();
         let first = self.world.sent.borrow().len();
         let count = if rng.below(5) == 0 { 1 + rng.below(4) as usize } else { 0 };
+        let has_key = rng.chance(3, 4);
+        let may_be_delayed = count == 0 || rng.coin();
         let text = |number, rng: &mut Rng| {
             format!("{number} {}", "x".repeat(rng.below(900) as usize)).into_bytes()
         };
-        let (mut body, mut properties, mut delays_ms) = (Vec::new(), String::new(), Vec::new());
+        let message = |number, rng: &mut Rng| {
+            let (mut properties, due) =
+                if may_be_delayed { Self::properties(rng, now) } else { Self::no_delay() };
+            if has_key {
+                properties += &format!("UNIQ_KEY\x01{number}\x02");
+            }
+            (properties, due)
+        };
+        let (mut body, mut properties, mut due) = (Vec::new(), String::new(), Vec::new());
         for number in first..first + count {
-            let (properties, delay_ms) = Self::properties(rng, now);
-            delays_ms.push(delay_ms);
+            let (properties, due_of_this) = message(number, rng);
+            due.push(due_of_this);
             let text = text(number, rng);
             BatchItem { flag: 5, body: &text, properties: properties.as_bytes() }.write(&mut body);
         }
         if count == 0 {
-            let delay_ms;
-            (properties, delay_ms) = Self::properties(rng, now);
-            properties += &format!("UNIQ_KEY\x01{first}\x02");
-            (body, delays_ms) = (text(first, rng), vec![delay_ms]);
+            let due_of_this;
+            (properties, due_of_this) = message(first, rng);
+            (body, due) = (text(first, rng), vec![due_of_this]);
         }
-        let request = Request::Produce(Produce {
+        let produce = Produce {
             group: "senders".into(),
             topic: TopicName::new(TOPICS[rng.below(2) as usize]).unwrap(),
             default_topic: "TBW102".into(),
@@ -174,14 +260,28 @@ impl Life<'_> {
             retry_count_max: None,
             is_batch: count > 0,
             body: Bytes::from(body),
-        });
+        };
+        let has_delay = !due.iter().all(|due| matches!(due, Due::Now));
+        let repeats = match has_key {
+            false => Repeats::Stored,
+            // Batches with delayed messages are not recognized; whether they have any depends on
+            // when they arrive.
+            true if count > 1 && has_delay => Repeats::Either,
+            true => Repeats::Recognized,
+        };
+        (Sending { produce, first, due }, repeats)
+    }
+
+    fn produce(&mut self, sending: &Sending) {
+        let now = self.world.now.get();
+        let request = Request::Produce(sending.produce.clone());
         if let Handled::Done(Outcome::Committed { mark, reply: Reply::Produced(produced) }) =
             self.broker.handle(&request, Origin::default(), now)
         {
-            for (number, delay_ms) in (first..).zip(delays_ms) {
-                let due = now.wall.plus_ms(delay_ms);
-                let recall_handle = produced.recall_handle.clone();
-                self.world.sent.borrow_mut().push(Sent { recall_handle, ..Sent::new(due) });
+            for (number, due) in (sending.first..).zip(&sending.due) {
+                let sent = &mut self.world.sent.borrow_mut()[number];
+                sent.ask(due.at(now));
+                sent.recall_handle.clone_from(&produced.recall_handle);
                 self.waiting.push((mark, number));
             }
         }
@@ -191,7 +291,7 @@ impl Life<'_> {
     async fn recall(&self, rng: &mut Rng) {
         let handles: Vec<(usize, String)> = {
             let sent = self.world.sent.borrow();
-            let known = sent.iter().enumerate().filter(|(_, of)| of.is_acknowledged);
+            let known = sent.iter().enumerate().filter(|(_, of)| of.copies.acknowledged > 0);
             let handle = |of: &Sent| of.recall_handle.as_ref().map(|handle| handle.to_string());
             known.filter_map(|(number, of)| Some((number, handle(of)?))).collect()
         };
@@ -224,7 +324,7 @@ impl Life<'_> {
         let committed = self.broker.store().committed();
         self.waiting.retain(|&(mark, number)| {
             if mark <= committed {
-                self.world.sent.borrow_mut()[number].is_acknowledged = true;
+                self.world.sent.borrow_mut()[number].copies.acknowledged += 1;
             }
             mark > committed
         });
@@ -270,8 +370,7 @@ impl Life<'_> {
     fn see(&self, queue: u32, record: &RecordView<'_>) {
         let text = std::str::from_utf8(record.body).unwrap();
         let number: usize = text.split(' ').next().unwrap().parse().unwrap();
-        let sent = &self.world.sent.borrow()[number];
-        assert!(record.stored_at >= sent.due, "{number} is early: {sent:?}, {record:?}");
+        self.world.sent.borrow_mut()[number].see(record.stored_at);
         let topic = TOPICS[(queue / QUEUES) as usize];
         let place = (topic, QueueId(queue % QUEUES));
         assert_eq!((record.topic, record.queue, record.flag), (place.0, place.1, 5));
@@ -292,39 +391,11 @@ impl Life<'_> {
         self.world.deleted.set(begin.max(self.world.deleted.get()));
     }
 
-    async fn stats(&self, topic: &str) -> Option<TopicStats> {
-        let request = Request::TopicStats { topic: TopicName::new(topic).unwrap() };
-        match self.broker.operate(&request, &self.world.now).await.reply {
-            Ok(Reply::TopicStats(stats)) => Some(stats),
-            _ => None,
-        }
-    }
-
-    /// The offsets of the messages of all topics that are not due yet.
-    async fn pending(&self) -> Range<u64> {
-        let stats = self.stats("SCHEDULE_TOPIC_XXXX").await.unwrap();
-        stats.queues[0].min_offset.0..stats.queues[0].max_offset.0
-    }
-
-    /// The number of pending messages of each topic. Their sum is that of all topics.
+    /// The number of pending messages of each topic.
     async fn pending_of_topics(&self) -> [u64; 2] {
-        loop {
-            let all = self.pending().await;
-            let mut counts = [0; 2];
-            for (count, topic) in counts.iter_mut().zip(TOPICS) {
-                // A topic that does not exist yet has no messages.
-                let Some(stats) = self.stats(topic).await else { continue };
-                match stats.delayed {
-                    Some(counts) => *count = counts.delayed,
-                    None => panic!("{topic}: not all that is pending is counted"),
-                }
-            }
-            // Otherwise some were delivered meanwhile.
-            if self.pending().await == all {
-                assert_eq!(counts.iter().sum::<u64>(), all.end - all.start, "{counts:?}");
-                return counts;
-            }
-        }
+        let counts = pending_of(self.broker, &self.world.now, TOPICS).await;
+        assert_eq!(counts.map(|of| of.retries), [0; 2], "no group has returned any");
+        counts.map(|of| of.delayed)
     }
 
     /// How many messages of each topic consumers have seen.
@@ -438,6 +509,8 @@ fn live(seed: u64, world: &World, disk: &SimDisk, is_last: bool, config: &StoreC
 struct Tally {
     seen: usize,
     recalled: usize,
+    /// Requests that repeated another.
+    repeats: usize,
     /// Bytes of the log that retention has deleted.
     deleted: u64,
     /// Power cuts that interrupted something.
@@ -451,6 +524,7 @@ impl Add for Tally {
         Self {
             seen: self.seen + other.seen,
             recalled: self.recalled + other.recalled,
+            repeats: self.repeats + other.repeats,
             deleted: self.deleted + other.deleted,
             cuts: self.cuts + other.cuts,
         }
@@ -478,13 +552,14 @@ fn lives(seed: u64, config: &StoreConfig) -> Tally {
     }
     let recalled = world.sent.borrow().iter().filter(|of| of.recalled == Recalled::Yes).count();
     let (seen, deleted) = (world.seen.into_inner().len(), world.deleted.get());
-    Tally { seen, recalled, deleted, cuts }
+    Tally { seen, recalled, repeats: world.repeats.get(), deleted, cuts }
 }
 
 fn all_lives(seeds: Range<u64>, config: &StoreConfig) -> Tally {
     let tally = seeds.map(|seed| lives(seed, config)).fold(Tally::default(), Add::add);
     let is_enough = tally.seen as u64 > 25 * SEEDS && tally.cuts as u64 > SEEDS / 2;
     assert!(is_enough && tally.recalled as u64 > SEEDS, "{tally:?}");
+    assert!(tally.repeats as u64 > 2 * SEEDS, "{tally:?}");
     tally
 }
 
@@ -531,7 +606,7 @@ fn a_record_is_scheduled_for_its_own_topic_and_queue() {
         let delay = Delay::of_level(9, &LEVELS_MS).unwrap();
         broker.schedule(&record, delay, &world.now).await.unwrap();
         let due = Clock::BEGIN.wall.plus_ms(20_000);
-        world.sent.borrow_mut().push(Sent { is_acknowledged: true, ..Sent::new(due) });
+        world.sent.borrow_mut().push(Sent::scheduled(due));
         let mut life = Life { world: &world, broker: &broker, waiting: Vec::new() };
         life.finish(&mut Rng::from_seed(1)).await;
         world.check(1, true);
@@ -570,7 +645,7 @@ fn a_message_that_is_due_alone_does_not_wait_and_those_that_follow_share_a_deliv
                 properties: [b"", b""],
             };
             let due = world.now.get().wall.plus_ms(delay_ms);
-            world.sent.borrow_mut().push(Sent { is_acknowledged: true, ..Sent::new(due) });
+            world.sent.borrow_mut().push(Sent::scheduled(due));
             let property = format!("TIMER_DELAY_MS\x01{delay_ms}\x02");
             let delay = Delay::of_properties(property.as_bytes(), &LEVELS_MS, Clock::BEGIN.wall);
             let delay = delay.unwrap().unwrap();

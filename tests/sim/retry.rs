@@ -1,23 +1,25 @@
-//! Messages that fail, across power cuts: none is lost, none is consumed more often than the group allows, and
-//! each that never succeeds ends up as a dead letter.
+//! Messages that fail, across power cuts: none is lost, none is consumed more often than the group
+//! allows, and each that never succeeds ends up as a dead letter.
 //!
-//! The oracle decides beforehand how often each message fails. Without a power cut everything happens exactly
-//! once; after a power cut, a message that the consumer has already returned may come back again.
+//! The oracle decides beforehand how often each message fails. Producers and consumers repeat some
+//! requests, as if they had seen no reply. Each repeated request stores one more copy, which is
+//! counted, except for sent messages with a unique key, which the broker recognizes. A request that a
+//! power cut interrupts may have stored its copy or not.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::pin::pin;
 
 use bytes::Bytes;
 use futures_util::future::{Either, select};
 use ringmq::broker::{Broker, Handled, Origin, Outcome};
 use ringmq::model::record::{RecordView, property};
-use ringmq::model::reply::{DelayedCounts, TopicStats};
 use ringmq::model::request::{Produce, SendBack};
 use ringmq::model::{GroupConfig, GroupName, Moment, QueueId, Refusal, Reply, Request, TopicName};
 use ringmq::sim::{self, Rng, SimDisk, Tasks, small_store};
 
-use super::shard::{Clock, broker_config, commit, pull};
+use super::shard::{Clock, Copies, Repeats, broker_config, commit, pending_of, pull};
 
 const LEVELS_MS: [u64; 3] = [10, 100, 1_000];
 const RETRIES: i32 = 2;
@@ -40,11 +42,32 @@ fn orders() -> TopicName {
 struct Message {
     /// How many attempts fail.
     fails: i32,
-    is_sent: bool,
-    /// The attempt number of each delivery.
-    attempts: Vec<i32>,
-    is_done: bool,
-    dead: usize,
+    /// Its copies at each attempt, which those of the attempt before are asked to become. The last
+    /// are dead letters.
+    copies: [Copies; RETRIES as usize + 2],
+}
+
+impl Message {
+    fn new(number: usize, rng: &mut Rng) -> Self {
+        let mut message = Self { fails: rng.below(5) as i32, ..Self::default() };
+        if has_key(number) {
+            message.copies[0].repeats = Repeats::Recognized;
+        }
+        message
+    }
+
+    fn dead(&self) -> usize {
+        self.copies[RETRIES as usize + 1].seen
+    }
+
+    fn deliveries(&self) -> usize {
+        self.copies.iter().map(|of| of.seen).sum::<usize>() - self.dead()
+    }
+}
+
+/// Whether the message has a unique key, by which the broker recognizes it when it is sent again.
+fn has_key(number: usize) -> bool {
+    number.is_multiple_of(2)
 }
 
 /// What outlives every broker: the oracle, and the consumer with its offsets.
@@ -52,28 +75,43 @@ struct World {
     now: Clock,
     messages: RefCell<Vec<Message>>,
     offsets: RefCell<BTreeMap<(TopicName, u32), u64>>,
+    /// The last offset that the consumer has seen of each queue, which may be the next one to process.
+    seen: RefCell<BTreeMap<(TopicName, u32), u64>>,
+    /// Requests that repeated another one which was acknowledged.
+    repeats: Cell<usize>,
     disk: SimDisk,
 }
 
 impl World {
     fn is_settled(&self) -> bool {
         let messages = self.messages.borrow();
-        messages.iter().all(|of| !of.is_sent || of.is_done || of.dead > 0)
+        messages.iter().flat_map(|of| &of.copies).all(Copies::are_all_seen)
+    }
+
+    /// Notes that consumers see a copy of a message for the first time.
+    fn see(&self, number: usize, attempt: i32) {
+        self.messages.borrow_mut()[number].copies[attempt as usize].seen += 1;
+    }
+
+    /// Whether a client that has its reply sends the request again anyway.
+    fn is_repeated(&self, rng: &mut Rng) -> bool {
+        let is_repeated = rng.chance(1, 8);
+        self.repeats.set(self.repeats.get() + usize::from(is_repeated));
+        is_repeated
     }
 
     fn check(&self, seed: u64, was_cut: bool) {
         for (number, message) in self.messages.borrow().iter().enumerate() {
             let what = format!("seed {seed}: {number}: {message:?}");
-            if !message.is_sent {
-                continue;
+            for of in &message.copies {
+                assert!(of.expected().contains(&of.seen), "{of:?}: {what}");
+                assert!(was_cut || of.acknowledged == of.asked, "{of:?}: {what}");
             }
-            assert!(message.is_done || message.dead > 0, "lost: {what}");
-            assert!(message.attempts.iter().all(|attempt| *attempt <= RETRIES), "{what}");
-            assert_eq!(message.dead > 0, message.fails > RETRIES, "{what}");
-            if !was_cut {
-                let expected: Vec<i32> = (0..=message.fails.min(RETRIES)).collect();
-                assert_eq!(message.attempts, expected, "{what}");
-                assert!(message.dead <= 1, "{what}");
+            // Every copy that fails comes back, and no other does.
+            for (attempt, pair) in message.copies.windows(2).enumerate() {
+                let fails = (attempt as i32) < message.fails && pair[0].seen > 0;
+                assert_eq!(pair[1].seen > 0, fails, "attempt {attempt}: {what}");
+                assert!(!fails || pair[1].seen >= pair[0].seen, "attempt {attempt}: {what}");
             }
         }
     }
@@ -128,7 +166,11 @@ impl Life<'_> {
     }
 
     async fn send(&self, number: usize, rng: &mut Rng) {
-        let is_sent = self.world.messages.borrow()[number].is_sent;
+        let copies = self.world.messages.borrow()[number].copies[0];
+        if copies.acknowledged > 0 && !self.world.is_repeated(rng) {
+            return;
+        }
+        let key = if has_key(number) { format!("UNIQ_KEY\x01{number}\x02") } else { String::new() };
         let request = Request::Produce(Produce {
             group: "senders".into(),
             topic: orders(),
@@ -138,15 +180,24 @@ impl Life<'_> {
             system_flag: 0,
             born_at: self.world.now.get().wall,
             flag: 5,
-            properties: Bytes::from_static(b"KEYS\x01k\x02DELAY\x010\x02"),
+            properties: Bytes::from(format!("KEYS\x01k\x02DELAY\x010\x02{key}")),
             reconsume_times: 0,
             retry_count_max: None,
             is_batch: false,
-            body: Bytes::from(format!("{number} {}", "x".repeat(rng.below(300) as usize))),
+            body: Bytes::from(format!("{number} {}", "x".repeat(number * 12))),
         });
-        if !is_sent && let Some(Ok(_)) = self.ask(request).await {
-            self.world.messages.borrow_mut()[number].is_sent = true;
-        }
+        self.ask_for_copy(request, number, 0).await;
+    }
+
+    /// Requests another copy of a message. Returns whether it was acknowledged.
+    async fn ask_for_copy(&self, request: Request, number: usize, attempt: i32) -> bool {
+        let note = |change: &dyn Fn(&mut Copies)| {
+            change(&mut self.world.messages.borrow_mut()[number].copies[attempt as usize]);
+        };
+        note(&|copies| copies.asked += 1);
+        let is_acknowledged = matches!(self.ask(request).await, Some(Ok(_)));
+        note(&|copies| copies.acknowledged += usize::from(is_acknowledged));
+        is_acknowledged
     }
 
     /// Consumes what there is. Returns false once power is lost.
@@ -185,28 +236,23 @@ impl Life<'_> {
                 return Some(());
             }
             let record = RecordView::parse(&bytes).unwrap();
+            if self.world.seen.borrow_mut().insert(place.clone(), offset) != Some(offset) {
+                self.world.see(number_of(&record), record.reconsume_times);
+            }
             match *topic == TopicName::dead_letters_of(&group()) {
-                true => self.bury(&record),
+                true => bury(&record),
                 false => self.process(&record, rng).await?,
             }
             self.world.offsets.borrow_mut().insert(place, offset + 1);
         }
     }
 
-    /// Processes a message. One that fails is returned, and acknowledged only after that.
+    /// Processes a message. One that fails is returned, perhaps more than once, and acknowledged
+    /// only after that.
     async fn process(&self, record: &RecordView<'_>, rng: &mut Rng) -> Option<()> {
-        let number = number_of(record);
-        let attempt = record.reconsume_times;
-        let fails = {
-            let message = &mut self.world.messages.borrow_mut()[number];
-            // A message that was sent and not acknowledged may be there anyway.
-            message.is_sent = true;
-            message.attempts.push(attempt);
-            message.is_done |= attempt >= message.fails;
-            attempt < message.fails
-        };
+        let (number, attempt) = (number_of(record), record.reconsume_times);
         check_origin(record, attempt > 0);
-        if !fails {
+        if attempt >= self.world.messages.borrow()[number].fails {
             return Some(());
         }
         loop {
@@ -219,42 +265,18 @@ impl Life<'_> {
                     retry_count_max: None,
                 }),
             };
-            match self.ask(request).await {
-                Some(Ok(_)) => return Some(()),
-                _ => self.while_power().await?,
+            match self.ask_for_copy(request, number, attempt + 1).await {
+                true if !self.world.is_repeated(rng) => return Some(()),
+                true => {}
+                false => self.while_power().await?,
             }
-        }
-    }
-
-    fn bury(&self, record: &RecordView<'_>) {
-        assert_eq!(property(record.properties, "DELAY"), None);
-        assert_eq!(record.reconsume_times, RETRIES + 1);
-        check_origin(record, true);
-        self.world.messages.borrow_mut()[number_of(record)].dead += 1;
-    }
-
-    async fn stats(&self, topic: TopicName) -> Option<TopicStats> {
-        match self.ask(Request::TopicStats { topic }).await? {
-            Ok(Reply::TopicStats(stats)) => Some(stats),
-            // It does not exist yet.
-            _ => None,
         }
     }
 
     /// All messages that are not due yet are retries of the one topic.
     async fn check_counts(&self) {
-        let all = TopicName::new("SCHEDULE_TOPIC_XXXX").unwrap();
-        loop {
-            let Some(before) = self.stats(all.clone()).await else { return };
-            let Some(stats) = self.stats(orders()).await else { return };
-            // Otherwise some were delivered meanwhile.
-            if self.stats(all.clone()).await.is_none_or(|after| after == before) {
-                let [all] = &before.queues[..] else { panic!("{before:?}") };
-                let retries = all.max_offset.0 - all.min_offset.0;
-                assert_eq!(stats.delayed, Some(DelayedCounts { delayed: 0, retries }));
-                return;
-            }
-        }
+        let [counts] = pending_of(self.broker, &self.world.now, ["orders"]).await;
+        assert_eq!(counts.delayed, 0, "no producer has delayed any");
     }
 
     /// Lets time pass until nothing more happens.
@@ -273,6 +295,12 @@ impl Life<'_> {
     }
 }
 
+fn bury(record: &RecordView<'_>) {
+    assert_eq!(property(record.properties, "DELAY"), None);
+    assert_eq!(record.reconsume_times, RETRIES + 1);
+    check_origin(record, true);
+}
+
 fn number_of(record: &RecordView<'_>) -> usize {
     let text = std::str::from_utf8(record.body).unwrap();
     text.split(' ').next().unwrap().parse().unwrap()
@@ -286,6 +314,9 @@ fn check_origin(record: &RecordView<'_>, is_back: bool) {
     assert!(topic.is_none_or(|topic| topic == b"orders"));
     assert!(id.is_none_or(|id| id.len() == 32 && id.starts_with(b"7F00000100002A9F")));
     assert_eq!(property(record.properties, "KEYS"), Some(&b"k"[..]));
+    let key = property(record.properties, "UNIQ_KEY");
+    let number = number_of(record);
+    assert_eq!(key, has_key(number).then_some(number.to_string().as_bytes()));
     assert_eq!(record.flag, 5);
 }
 
@@ -296,9 +327,12 @@ fn by_sending(record: &RecordView<'_>) -> Request {
         |id| String::from_utf8(id.to_vec()).unwrap(),
     );
     let level = 3 + record.reconsume_times;
-    let properties = format!(
+    let mut properties = format!(
         "KEYS\x01k\x02RETRY_TOPIC\x01orders\x02ORIGIN_MESSAGE_ID\x01{id}\x02DELAY\x01{level}\x02"
     );
+    if let Some(key) = property(record.properties, "UNIQ_KEY") {
+        properties += &format!("UNIQ_KEY\x01{}\x02", String::from_utf8_lossy(key));
+    }
     Request::Produce(Produce {
         group: "CLIENT_INNER_PRODUCER".into(),
         topic: TopicName::retry_of(&group()),
@@ -357,15 +391,15 @@ fn live(seed: u64, world: &World, is_last: bool) {
     });
 }
 
-/// Returns the number of deliveries and of dead letters.
-fn lives(seed: u64, cuts: u64) -> (usize, usize) {
+/// Returns the number of deliveries, of dead letters, and of repeated requests.
+fn lives(seed: u64, cuts: u64) -> [usize; 3] {
     let mut rng = Rng::from_seed(seed);
-    let message = |_| Message { fails: rng.below(5) as i32, ..Message::default() };
+    let message = |number| Message::new(number, &mut rng);
     let messages = RefCell::new((0..MESSAGES).map(message).collect());
     let disk = SimDisk::new(seed);
     disk.slow(2);
-    let offsets = RefCell::default();
-    let mut world = World { now: Clock::new(), messages, offsets, disk };
+    let (offsets, seen, repeats) = Default::default();
+    let mut world = World { now: Clock::new(), messages, offsets, seen, repeats, disk };
     for life in 0..=cuts {
         let is_last = life == cuts;
         if !is_last {
@@ -379,25 +413,30 @@ fn lives(seed: u64, cuts: u64) -> (usize, usize) {
     }
     world.check(seed, cuts > 0);
     let messages = world.messages.borrow();
-    let deliveries = messages.iter().map(|of| of.attempts.len()).sum();
-    (deliveries, messages.iter().map(|of| of.dead).sum())
+    let sum = |of: fn(&Message) -> usize| messages.iter().map(of).sum();
+    [sum(Message::deliveries), sum(Message::dead), world.repeats.get()]
+}
+
+fn all_lives(seeds: Range<u64>, cuts: u64) -> [u64; 3] {
+    seeds
+        .map(|seed| lives(seed, cuts))
+        .fold([0; 3], |sums, more| std::array::from_fn(|nth| sums[nth] + more[nth] as u64))
 }
 
 #[test]
-fn a_failing_message_is_consumed_as_often_as_allowed_and_then_one_dead_letter() {
-    let (mut deliveries, mut dead) = (0, 0);
-    for seed in 0..SEEDS {
-        let (more_deliveries, more_dead) = lives(seed, 0);
-        (deliveries, dead) = (deliveries + more_deliveries, dead + more_dead);
-    }
+fn a_failing_message_is_consumed_as_often_as_allowed_and_then_a_dead_letter() {
+    let [deliveries, dead, repeats] = all_lives(0..SEEDS, 0);
     assert!(
-        deliveries as u64 > 25 * SEEDS && dead as u64 > 5 * SEEDS,
-        "{deliveries} deliveries, {dead} dead letters"
+        deliveries > 25 * SEEDS && dead > 5 * SEEDS && repeats > 5 * SEEDS,
+        "{deliveries} deliveries, {dead} dead letters, {repeats} repeats"
     );
 }
 
 #[test]
 fn no_message_that_comes_back_is_lost_by_power_cuts() {
-    let deliveries: usize = (SEEDS..2 * SEEDS).map(|seed| lives(seed, 2).0).sum();
-    assert!(deliveries as u64 > 33 * SEEDS, "{deliveries} deliveries");
+    let [deliveries, _, repeats] = all_lives(SEEDS..2 * SEEDS, 2);
+    assert!(
+        deliveries > 33 * SEEDS && repeats > 5 * SEEDS,
+        "{deliveries} deliveries, {repeats} repeats"
+    );
 }

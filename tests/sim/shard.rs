@@ -1,13 +1,17 @@
-//! What the simulations of a broker share: a configuration, a clock, and a pull that matches
-//! everything.
+//! What the simulations of a broker share: a configuration, a clock, a pull that matches everything,
+//! and how often consumers must see a message whose request was repeated.
 
 use std::cell::Cell;
+use std::ops::{Range, RangeInclusive};
 
 use ringmq::broker::operation::Context;
 use ringmq::broker::{Broker, BrokerConfig, Origin};
 use ringmq::model::record::Host;
+use ringmq::model::reply::{DelayedCounts, TopicStats};
 use ringmq::model::request::{Expression, Pull, QueueOf};
-use ringmq::model::{GroupName, Moment, Now, QueueId, Request, ShardId, Timestamp, TopicName};
+use ringmq::model::{
+    GroupName, Moment, Now, QueueId, Reply, Request, ShardId, Timestamp, TopicName,
+};
 use ringmq::sim::SimDisk;
 use ringmq::storage::CommitStep;
 
@@ -84,6 +88,87 @@ impl Context for Clock {
     }
 
     async fn cold_read(&self, _size_max: usize) {}
+}
+
+/// What the broker does with a request that is repeated.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum Repeats {
+    /// It stores another copy of the message.
+    #[default]
+    Stored,
+    /// It recognizes the request and stores nothing.
+    Recognized,
+    /// One or the other.
+    Either,
+}
+
+/// The copies of one message, which was requested once or more. A request that was not acknowledged
+/// may have stored one or not.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Copies {
+    pub repeats: Repeats,
+    pub asked: usize,
+    pub acknowledged: usize,
+    /// Copies that consumers have seen.
+    pub seen: usize,
+}
+
+impl Copies {
+    /// How many copies consumers see in the end.
+    pub fn expected(&self) -> RangeInclusive<usize> {
+        let Self { asked, acknowledged, .. } = *self;
+        match self.repeats {
+            Repeats::Stored => acknowledged..=asked,
+            Repeats::Recognized => acknowledged.min(1)..=asked.min(1),
+            Repeats::Either => acknowledged.min(1)..=asked,
+        }
+    }
+
+    pub fn are_all_seen(&self) -> bool {
+        self.seen >= *self.expected().start()
+    }
+}
+
+/// The statistics of a topic; `None` if it does not exist yet.
+async fn stats(broker: &Broker<SimDisk>, clock: &Clock, topic: &str) -> Option<TopicStats> {
+    let request = Request::TopicStats { topic: TopicName::new(topic).unwrap() };
+    match broker.operate(&request, clock).await.reply {
+        Ok(Reply::TopicStats(stats)) => Some(stats),
+        _ => None,
+    }
+}
+
+/// The offsets of the messages of all topics that are not due yet.
+async fn pending(broker: &Broker<SimDisk>, clock: &Clock) -> Range<u64> {
+    let stats = stats(broker, clock, "SCHEDULE_TOPIC_XXXX").await.unwrap();
+    let [all] = &stats.queues[..] else { panic!("{stats:?}") };
+    all.min_offset.0..all.max_offset.0
+}
+
+/// The number of messages of each topic that are not due yet. Their sum is that of all topics.
+pub async fn pending_of<const COUNT: usize>(
+    broker: &Broker<SimDisk>,
+    clock: &Clock,
+    topics: [&str; COUNT],
+) -> [DelayedCounts; COUNT] {
+    loop {
+        let all = pending(broker, clock).await;
+        let mut counts = [DelayedCounts::default(); COUNT];
+        for (counts, topic) in counts.iter_mut().zip(topics) {
+            // A topic that does not exist yet has no messages.
+            let Some(stats) = stats(broker, clock, topic).await else { continue };
+            match stats.delayed {
+                Some(known) => *counts = known,
+                None => panic!("{topic}: not all that is pending is counted"),
+            }
+        }
+        // Otherwise some were delivered meanwhile.
+        if pending(broker, clock).await == all {
+            let sum: u64 = counts.iter().map(|of| of.delayed + of.retries).sum();
+            assert_eq!(sum, all.end - all.start, "{counts:?}");
+            return counts;
+        }
+    }
 }
 
 /// Runs one committer.
