@@ -264,3 +264,205 @@ impl<S: Service> Owner for Shard<S> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::io::{Read, Write};
+    use std::net::{self, SocketAddr};
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    use std::sync::{Arc, Mutex};
+
+    use bytes::BytesMut;
+
+    use super::*;
+    use crate::broker::operation::Context;
+    use crate::broker::{Answer, Handled, Origin, Outcome, PullTask};
+    use crate::model::{Metrics, NameServerReply, NameServerRequest, Now};
+    use crate::reactor::net::TcpListener;
+    use crate::shard::common::OPERATIONS_MAX;
+    use crate::shard::executor::{self, settings_of_tests};
+    use crate::shard::nudge::Nudger;
+    use crate::storage::{AppendError, Ticket};
+    use crate::wire::{FRAME_SIZE_MAX, HeaderEncoding, Response};
+    use crate::wire::{decode_reply, encode_request, next_frame};
+
+    const WAIT_MAX: Duration = Duration::from_secs(10);
+    const LOOK_AGAIN: Duration = Duration::from_millis(1);
+
+    /// What a test sees of the service, and what it tells it.
+    #[derive(Default)]
+    struct Control {
+        /// Number of requests that each connection has passed to the service.
+        handled: Mutex<BTreeMap<u64, usize>>,
+        /// Number of operations that may end now.
+        permits: AtomicUsize,
+        is_over: AtomicBool,
+    }
+
+    impl Control {
+        fn permit(&self, count: usize) {
+            self.permits.fetch_add(count, Ordering::Relaxed);
+        }
+
+        fn handled(&self, connection: u64) -> usize {
+            self.handled.lock().unwrap().get(&connection).copied().unwrap_or_default()
+        }
+
+        /// Waits until `count` requests of the connection have been passed to the service.
+        fn wait_for(&self, connection: u64, count: usize) {
+            let deadline = Instant::now() + WAIT_MAX;
+            while self.handled(connection) != count {
+                assert!(Instant::now() < deadline, "{} are handled", self.handled(connection));
+                std::thread::sleep(LOOK_AGAIN);
+            }
+        }
+    }
+
+    /// A service whose requests are operations, which take as long as the test wants.
+    struct Slow(Arc<Control>);
+
+    impl Service for Slow {
+        type Request = NameServerRequest;
+        type Reply = NameServerReply;
+
+        fn handle(&self, _: &NameServerRequest, origin: Origin, _: Now) -> Handled<Self::Reply> {
+            *self.0.handled.lock().unwrap().entry(origin.connection).or_default() += 1;
+            Handled::Operation
+        }
+
+        async fn operate(&self, _: NameServerRequest, _: &impl Context) -> Answer<Self::Reply> {
+            let take = |count: usize| count.checked_sub(1);
+            let (relaxed, permits) = (Ordering::Relaxed, &self.0.permits);
+            while permits.fetch_update(relaxed, relaxed, take).is_err() {
+                reactor::sleep(LOOK_AGAIN).await;
+            }
+            Answer { reply: Ok(NameServerReply::Done), chunks: Vec::new() }
+        }
+
+        async fn pull_cold(&self, _: Box<PullTask>, _: &impl Context) -> Outcome<Self::Reply> {
+            unreachable!("there are no pulls")
+        }
+
+        fn metrics(&self) -> Rc<Metrics> {
+            Rc::default()
+        }
+
+        fn standing(&self) -> Standing {
+            Standing { committed: LogOffset(u64::MAX), is_fenced: false, cut_count: 0 }
+        }
+
+        fn connection_budget(&self) -> usize {
+            usize::MAX
+        }
+
+        fn ticket(&self, _size: usize) -> Result<Ticket, AppendError> {
+            unreachable!("there is no log")
+        }
+
+        fn connection_closed(&self, _: u64) {}
+    }
+
+    /// Runs `test` with the address of a shard on which this many operations are already in flight.
+    fn with_shard(operations: usize, test: impl FnOnce(SocketAddr, &Control)) {
+        let control = Arc::new(Control::default());
+        let service = Slow(control.clone());
+        let over = control.clone();
+        let (tell, address) = flume::bounded(1);
+        let nudger = Nudger::start(1).unwrap();
+        let main = async move |pulse| {
+            let shard = Shard::new(ShardId(0), service, pulse);
+            shard.operations.set(operations);
+            let listener = TcpListener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+            tell.send(listener.local_addr().unwrap()).unwrap();
+            let accepting = shard.clone();
+            reactor::spawn(async move {
+                while let Ok(stream) = listener.accept().await {
+                    accepting.accept(stream).unwrap();
+                }
+            })
+            .detach();
+            while !over.is_over.load(Ordering::Relaxed) {
+                reactor::sleep(LOOK_AGAIN).await;
+            }
+        };
+        let builder = settings_of_tests(Duration::from_millis(100));
+        let starting = executor::start("slow", builder, Duration::ZERO, nudger.pulse(0), main);
+        let executor = starting.unwrap().begin().unwrap();
+        test(address.recv_timeout(WAIT_MAX).unwrap(), &control);
+        control.is_over.store(true, Ordering::Relaxed);
+        executor.join().unwrap();
+    }
+
+    struct Client {
+        stream: net::TcpStream,
+        input: BytesMut,
+    }
+
+    impl Client {
+        fn connect(address: SocketAddr) -> Self {
+            let stream = net::TcpStream::connect(address).unwrap();
+            stream.set_read_timeout(Some(WAIT_MAX)).unwrap();
+            Self { stream, input: BytesMut::new() }
+        }
+
+        /// Sends requests with these numbers at once.
+        fn send(&mut self, numbers: std::ops::Range<i32>) {
+            let (mut out, request) = (Vec::new(), NameServerRequest::ClusterInfo);
+            for number in numbers {
+                encode_request(&mut out, HeaderEncoding::Json, number, false, &request).unwrap();
+            }
+            self.stream.write_all(&out).unwrap();
+        }
+
+        fn reply(&mut self) -> Response {
+            loop {
+                if let Some(frame) = next_frame(&mut self.input, FRAME_SIZE_MAX).unwrap() {
+                    return decode_reply(&frame).unwrap();
+                }
+                let mut bytes = [0; 4_096];
+                let size = self.stream.read(&mut bytes).unwrap();
+                assert!(size > 0, "the connection was closed");
+                self.input.extend_from_slice(&bytes[..size]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_connection_with_64_operations_waits_and_others_do_not() {
+        with_shard(0, |address, control| {
+            let (mut first, mut second) = (Client::connect(address), Client::connect(address));
+            first.send(0..66);
+            control.wait_for(1, 64);
+            second.send(0..1);
+            control.wait_for(2, 1);
+            assert_eq!(control.handled(1), 64);
+            control.permit(67);
+            control.wait_for(1, 66);
+            let mut numbers: Vec<i32> = (0..66).map(|_| first.reply().opaque).collect();
+            numbers.sort_unstable();
+            assert_eq!(numbers, (0..66).collect::<Vec<_>>());
+            assert_eq!(second.reply().code, 0);
+        });
+    }
+
+    #[test]
+    fn one_operation_more_than_a_shard_may_have_is_refused_as_busy() {
+        with_shard(OPERATIONS_MAX - 1, |address, control| {
+            let (mut first, mut second) = (Client::connect(address), Client::connect(address));
+            first.send(0..1);
+            control.wait_for(1, 1);
+            second.send(0..1);
+            let refused = second.reply();
+            let remark = refused.remark.unwrap();
+            for part in ["RINGMQ-2001", "reason=operations"] {
+                assert!(remark.contains(part), "{remark}");
+            }
+            control.permit(2);
+            assert_eq!(first.reply().code, 0);
+            second.send(1..2);
+            let reply = second.reply();
+            assert_eq!((reply.code, reply.opaque), (0, 1), "there is room again");
+        });
+    }
+}
