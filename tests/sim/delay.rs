@@ -205,8 +205,11 @@ impl Life<'_> {
             // Mostly a recent one.
             let back = 1 + rng.below(8) as usize;
             let sending = sendings[sendings.len().saturating_sub(back)].clone();
-            self.world.repeats.set(self.world.repeats.get() + 1);
-            self.produce(&sending);
+            // After a recall, it is a new message.
+            if self.world.sent.borrow()[sending.first].recalled == Recalled::No {
+                self.world.repeats.set(self.world.repeats.get() + 1);
+                self.produce(&sending);
+            }
             return;
         }
         let (sending, repeats) = self.new_sending(rng);

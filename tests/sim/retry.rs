@@ -3,8 +3,8 @@
 //!
 //! The oracle decides beforehand how often each message fails. Producers and consumers repeat some
 //! requests, as if they had seen no reply. Each repeated request stores one more copy, which is
-//! counted, except for sent messages with a unique key, which the broker recognizes. A request that a
-//! power cut interrupts may have stored its copy or not.
+//! counted, except for sent messages with a unique key, which the broker recognizes. A request that
+//! a power cut interrupts may have stored its copy or not.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -75,7 +75,7 @@ struct World {
     now: Clock,
     messages: RefCell<Vec<Message>>,
     offsets: RefCell<BTreeMap<(TopicName, u32), u64>>,
-    /// The last offset that the consumer has seen of each queue, which may be the next one to process.
+    /// The last offset of each queue that the consumer has seen; it may have to process it again.
     seen: RefCell<BTreeMap<(TopicName, u32), u64>>,
     /// Requests that repeated another one which was acknowledged.
     repeats: Cell<usize>,

@@ -1,5 +1,5 @@
-//! What the simulations of a broker share: a configuration, a clock, a pull that matches everything,
-//! and how often consumers must see a message whose request was repeated.
+//! What the simulations of a broker share: a configuration, a clock, a pull that matches
+//! everything, and how often consumers must see a message whose request was repeated.
 
 use std::cell::Cell;
 use std::ops::{Range, RangeInclusive};
