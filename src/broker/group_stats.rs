@@ -91,6 +91,7 @@ impl<D: Disk> Broker<D> {
         QueueProgress {
             queue: BrokerQueue { broker_name, queue },
             committed,
+            min,
             end,
             last_at,
             waiting_since,

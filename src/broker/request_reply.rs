@@ -7,7 +7,6 @@
 use bytes::Bytes;
 
 use super::Broker;
-use super::clients::CallError;
 use super::operation::Context;
 use crate::model::client::PushedReply;
 use crate::model::record::{
@@ -36,7 +35,7 @@ impl<D: Disk> Broker<D> {
             })?;
         let not_here = || Refusal::NoRequester {
             client: client.to_owned(),
-            why: CallError::Closed.to_string(),
+            why: "it has sent this shard no heartbeat as a producer".to_owned(),
         };
         let connection = self.state.borrow().groups.producer_connection(client);
         let connection = connection.ok_or_else(not_here)?;

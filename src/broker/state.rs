@@ -57,6 +57,22 @@ struct Row {
 /// [`ITEMS_PER_SLICE`](facts::ITEMS_PER_SLICE); returns whether there are more.
 type Section = Box<dyn FnMut(&Durable, &Index, &mut Facts) -> bool>;
 
+/// A kind of fact that concerns one field of [`Durable`] and nothing else.
+macro_rules! own {
+    ($kind:ident, $name:literal, $field:ident, $all:ident) => {
+        Row {
+            kind: facts::$kind,
+            name: $name,
+            apply: |durable, _, fact| durable.$field.apply(fact),
+            is_indexed: false,
+            snapshot: Some(|| {
+                let mut all = $all::default();
+                Box::new(move |durable, _, facts| all.add(&durable.$field, facts))
+            }),
+        }
+    };
+}
+
 /// Every kind of fact, in snapshot order.
 const TABLE: [Row; 13] = [
     Row {
@@ -94,26 +110,8 @@ const TABLE: [Row; 13] = [
             Box::new(move |_, index, facts| all.add(index, facts))
         }),
     },
-    Row {
-        kind: facts::OFFSETS,
-        name: "consume offsets",
-        apply: |durable, _, fact| durable.offsets.apply(fact),
-        is_indexed: false,
-        snapshot: Some(|| {
-            let mut all = AllOffsets::default();
-            Box::new(move |durable, _, facts| all.add(&durable.offsets, facts))
-        }),
-    },
-    Row {
-        kind: facts::GROUP,
-        name: "a consumer group",
-        apply: |durable, _, fact| durable.groups.apply(fact),
-        is_indexed: false,
-        snapshot: Some(|| {
-            let mut all = AllGroups::default();
-            Box::new(move |durable, _, facts| all.add(&durable.groups, facts))
-        }),
-    },
+    own!(OFFSETS, "consume offsets", offsets, AllOffsets),
+    own!(GROUP, "a consumer group", groups, AllGroups),
     Row {
         kind: facts::DELAYS,
         name: "the state of delayed messages",
@@ -172,26 +170,8 @@ const TABLE: [Row; 13] = [
             Box::new(move |durable, _, facts| all.add(durable.delays.recalled(), facts))
         }),
     },
-    Row {
-        kind: facts::RAFT_ENTRY,
-        name: "an entry of the consensus engine",
-        apply: |durable, _, fact| durable.raft.apply(fact),
-        is_indexed: false,
-        snapshot: Some(|| {
-            let mut all = AllRaftEntries::default();
-            Box::new(move |durable, _, facts| all.add(&durable.raft, facts))
-        }),
-    },
-    Row {
-        kind: facts::LOCKS,
-        name: "queue locks",
-        apply: |durable, _, fact| durable.locks.apply(fact),
-        is_indexed: false,
-        snapshot: Some(|| {
-            let mut all = AllLocks::default();
-            Box::new(move |durable, _, facts| all.add(&durable.locks, facts))
-        }),
-    },
+    own!(RAFT_ENTRY, "an entry of the consensus engine", raft, AllRaftEntries),
+    own!(LOCKS, "queue locks", locks, AllLocks),
     Row {
         kind: facts::SENT,
         name: "keys of messages",

@@ -221,7 +221,7 @@ fn described(description: &GroupDescription, now: Timestamp) -> Description {
             queue: of.queue.queue.queue.0,
             committed,
             end: of.end.0,
-            lag: of.end.0.saturating_sub(committed.unwrap_or(0)),
+            lag: of.lag(),
             lag_seconds: of.waiting_since.map_or(0, |since| now.ms_since(since) / 1000),
         }
     };

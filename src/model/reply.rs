@@ -208,10 +208,20 @@ pub struct GroupProgress {
 pub struct QueueProgress {
     pub queue: BrokerQueue,
     pub committed: Option<QueueOffset>,
+    /// Offset of the queue's first message; retention has deleted the earlier ones.
+    pub min: QueueOffset,
     /// Offset of the queue's next message.
     pub end: QueueOffset,
     /// When the last consumed message was stored.
     pub last_at: Option<Timestamp>,
     /// When the first message that is not yet consumed was stored.
     pub waiting_since: Option<Timestamp>,
+}
+
+impl QueueProgress {
+    /// Number of messages that the group has yet to consume.
+    pub fn lag(&self) -> u64 {
+        let next = self.committed.unwrap_or(QueueOffset(0)).max(self.min);
+        self.end.0.saturating_sub(next.0)
+    }
 }

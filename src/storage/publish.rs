@@ -1,5 +1,6 @@
 //! Atomic creation of small files: index files, snapshots, notes about damage.
 
+use std::ops::Range;
 use std::rc::Rc;
 
 use crate::planted::{self, Bug};
@@ -120,9 +121,17 @@ pub async fn make<D: Disk>(disk: &D, name: &str, size: u64) -> Result<D::File, D
 
 /// All bytes of a file.
 pub async fn read_all<F: DiskFile>(file: &F) -> Result<Vec<u8>, DiskError> {
-    let mut bytes = Vec::with_capacity(usize::try_from(file.size()).unwrap_or(0));
-    while (bytes.len() as u64) < file.size() {
-        let part = file.read(bytes.len() as u64, WRITE_SIZE).await?;
+    read_range(file, 0..file.size()).await
+}
+
+/// Reads part of a file, which begins with a block. It is shorter if the file ends earlier.
+pub async fn read_range<F: DiskFile>(file: &F, range: Range<u64>) -> Result<Vec<u8>, DiskError> {
+    let size = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+    let mut bytes = Vec::new();
+    while bytes.len() < size {
+        let at = range.start + bytes.len() as u64;
+        let left = (size - bytes.len()).next_multiple_of(BLOCK_SIZE);
+        let part = file.read(at, WRITE_SIZE.min(left)).await?;
         let part = (*part).as_ref();
         if part.is_empty() {
             break;
@@ -132,6 +141,7 @@ pub async fn read_all<F: DiskFile>(file: &F) -> Result<Vec<u8>, DiskError> {
             break;
         }
     }
+    bytes.truncate(size);
     Ok(bytes)
 }
 

@@ -7,8 +7,8 @@
 use std::rc::Rc;
 
 use crate::storage::disk::{BLOCK_SIZE, Disk, DiskError, DiskFile, Durability};
-use crate::storage::publish::{open_if_any, publish_parts, read_all};
-use crate::storage::segment::FileName;
+use crate::storage::publish::{open_if_any, publish_parts, read_all, read_range};
+use crate::storage::segment::{FileName, block_floor};
 
 /// What a file contains.
 pub enum Found<T> {
@@ -48,7 +48,20 @@ pub async fn read<D: Disk, T>(
     let Some(file) = open_if_any(disk, &name).await? else { return Ok(Found::Missing) };
     file.sync().await?;
     disk.sync_directory().await?;
-    let bytes = read_all(&file).await?;
-    let (_, second) = bytes.split_at(bytes.len() / 2);
-    Ok(decode(&bytes).or_else(|| decode(second)).map_or(Found::Damaged, Found::Contents))
+    let half = block_floor(file.size() / 2);
+    let error = match read_all(&file).await {
+        Ok(bytes) => {
+            let found = decode(&bytes).or_else(|| decode(&bytes[half as usize..]));
+            return Ok(found.map_or(Found::Damaged, Found::Contents));
+        }
+        Err(error) => error,
+    };
+    for range in [0..half, half..file.size()] {
+        if let Ok(bytes) = read_range(&file, range).await
+            && let Some(found) = decode(&bytes)
+        {
+            return Ok(Found::Contents(found));
+        }
+    }
+    Err(error)
 }

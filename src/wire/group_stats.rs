@@ -240,8 +240,9 @@ pub struct ProgressBody<'a> {
     last_commit_timestamp: u64,
 }
 
-/// The last two fields are ours: whether there is a committed offset, and when the first message
-/// that has not been consumed was stored.
+/// The last three fields are ours: whether there is a committed offset, the offset of the first
+/// message that retention has not deleted, and when the first message that has not been consumed was
+/// stored.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct ProgressOffset {
@@ -250,6 +251,7 @@ struct ProgressOffset {
     last_timestamp: u64,
     pull_offset: u64,
     is_committed: bool,
+    min_offset: u64,
     waiting_since: u64,
 }
 
@@ -264,6 +266,7 @@ impl<'a> ProgressBody<'a> {
                 last_timestamp: at(queue.last_at),
                 pull_offset: committed,
                 is_committed: queue.committed.is_some(),
+                min_offset: queue.min.0,
                 waiting_since: at(queue.waiting_since),
             };
             (ObjectKey(MessageQueue::of(&queue.queue.broker_name, &queue.queue.queue)), offset)
@@ -283,6 +286,7 @@ impl<'a> ProgressBody<'a> {
             Ok(QueueProgress {
                 queue: BrokerQueue { broker_name, queue },
                 committed,
+                min: QueueOffset(offset.min_offset),
                 end: QueueOffset(offset.broker_offset),
                 last_at: at(offset.last_timestamp),
                 waiting_since: at(offset.waiting_since),

@@ -303,6 +303,7 @@ impl Life<'_> {
         }
         let (number, handle) = &handles[rng.below(handles.len() as u64) as usize];
         let topics = TOPICS.map(|topic| TopicName::new(topic).unwrap());
+        let mut refused = 0;
         for topic in topics {
             let request = Request::Recall { topic, handle: handle.as_str().into() };
             match self.broker.operate(&request, &self.world.now).await.reply {
@@ -316,11 +317,16 @@ impl Life<'_> {
                         *recalled = Recalled::Perhaps;
                     }
                 }
-                // Of the other topic, delivered, or the power is gone.
+                // Of the other topic, or delivered.
+                Err(Refusal::NoRecall(_) | Refusal::UnknownTopic(_)) => refused += 1,
+                // The power is gone.
                 Err(_) => {}
                 Ok(other) => panic!("{other:?}"),
             }
         }
+        let sent = &self.world.sent.borrow()[*number];
+        let is_pending = sent.recalled == Recalled::No && sent.due[0] > self.world.now.get().wall;
+        assert!(refused < TOPICS.len() || !is_pending, "{number} cannot be recalled: {sent:?}");
     }
 
     fn acknowledge(&mut self) {

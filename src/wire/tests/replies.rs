@@ -208,6 +208,7 @@ fn progress() -> GroupProgress {
     let queue = QueueProgress {
         queue: broker_queue(),
         committed: Some(QueueOffset(3)),
+        min: QueueOffset(2),
         end: QueueOffset(9),
         last_at: Some(Timestamp(5)),
         waiting_since: Some(Timestamp(6)),
@@ -215,7 +216,7 @@ fn progress() -> GroupProgress {
     GroupProgress { queues: vec![queue], committed_at: Some(Timestamp(8)) }
 }
 
-const PROGRESS: &str = r#"{"consumeTps":0.0,"offsetTable":{{"brokerName":"b","queueId":1,"topic":"T"}:{"brokerOffset":9,"consumerOffset":3,"lastTimestamp":5,"pullOffset":3,"isCommitted":true,"waitingSince":6}},"lastCommitTimestamp":8}"#;
+const PROGRESS: &str = r#"{"consumeTps":0.0,"offsetTable":{{"brokerName":"b","queueId":1,"topic":"T"}:{"brokerOffset":9,"consumerOffset":3,"lastTimestamp":5,"pullOffset":3,"isCommitted":true,"minOffset":2,"waitingSince":6}},"lastCommitTimestamp":8}"#;
 
 #[test]
 fn what_a_broker_says_of_groups_is_read_back() {

@@ -3,6 +3,8 @@
 //! - A delayed message is delivered exactly once, whatever the number of attempts to send it, if it was
 //!   acknowledged; at most once otherwise. It is never early by more than the difference between
 //!   the wall clocks of two leaders.
+//! - A delayed message whose recall was acknowledged is never delivered, and one whose recall was
+//!   refused is.
 //! - A message whose return by a consumer was acknowledged is delivered again, or is among the dead
 //!   letters after its last attempt.
 //! - Two clients never own a queue at the same time.
@@ -18,11 +20,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ringmq::model::record::{RecordView, property};
+use ringmq::model::reply::Produced;
 use ringmq::model::request::{
     BrokerQueue, LockQueues, Produce, QueueOf, ResetGroup, ResetTo, SendBack,
 };
 use ringmq::model::{
-    ClientId, GroupName, LogOffset, QueueId, Reply, Request, Timestamp, TopicName,
+    ClientId, GroupName, LogOffset, QueueId, Refusal, Reply, Request, Timestamp, TopicName,
 };
 
 use super::super::shard::pull;
@@ -31,6 +34,8 @@ use super::world::{DELAY_LEVELS_MS, IDS, SKEW_MAX_MS, World};
 
 /// Topic of the delayed messages.
 const LATER: &str = "later";
+/// How long after it was sent a delayed message may be delivered.
+const EARLIEST_DELIVERY: Duration = Duration::from_millis(DELAY_LEVELS_MS[1] - SKEW_MAX_MS);
 /// Consumers of this group send messages back.
 const FAILING: &str = "failing";
 /// Number of attempts after which a message becomes a dead letter.
@@ -48,15 +53,26 @@ pub struct Features(RefCell<Known>);
 
 #[derive(Default)]
 struct Known {
-    /// When the first attempt to send each delayed message was made, and whether any was
-    /// acknowledged.
-    delayed: BTreeMap<String, (Duration, bool)>,
+    /// When the first attempt to send each delayed message was made.
+    delayed: BTreeMap<String, (Duration, Fate)>,
     /// Keys of messages whose return was acknowledged, and after how many attempts.
     returned: BTreeMap<String, i32>,
     /// The client that believes it owns each queue.
     owners: BTreeMap<u32, u32>,
     granted: usize,
     reset: usize,
+    recalled: usize,
+}
+
+/// What is known of a delayed message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// No attempt to send it was acknowledged.
+    Sent,
+    Acknowledged,
+    /// The outcome of a recall is unknown.
+    PerhapsRecalled,
+    Recalled,
 }
 
 fn produce(topic: &str, key: &str, more: &str) -> Request {
@@ -83,11 +99,23 @@ pub async fn delay_all(world: Rc<World>, stops: Rc<Cell<bool>>) {
     for number in 0.. {
         let key = format!("later-{number}");
         let begin = world.clock.now();
-        world.features.0.borrow_mut().delayed.insert(key.clone(), (begin, false));
+        world.features.0.borrow_mut().delayed.insert(key.clone(), (begin, Fate::Sent));
+        let delay = match world.below(2) {
+            0 => "DELAY\u{1}2\u{2}".to_owned(),
+            _ => format!("TIMER_DELAY_MS\u{1}{}\u{2}", DELAY_LEVELS_MS[1]),
+        };
         loop {
-            let request = produce(LATER, &key, "DELAY\u{1}2\u{2}");
-            if let Some(Ok(_)) = world.ask(target, request).await.map(|answer| answer.reply) {
-                world.features.0.borrow_mut().delayed.get_mut(&key).unwrap().1 = true;
+            let request = produce(LATER, &key, &delay);
+            let reply = world.ask(target, request).await.map(|answer| answer.reply);
+            if let Some(Ok(reply)) = reply {
+                world.features.set_fate(&key, Fate::Acknowledged);
+                if let Reply::Produced(Produced { recall_handle: Some(handle), .. }) = reply
+                    && world.below(2) == 0
+                {
+                    let ends = stops.clone();
+                    let recall = recall(world.clone(), key.clone(), handle, ends);
+                    world.tasks.spawn(format!("recalling {key}"), recall);
+                }
                 break;
             }
             target = world.pick_id();
@@ -100,6 +128,40 @@ pub async fn delay_all(world: Rc<World>, stops: Rc<Cell<bool>>) {
         if stops.get() {
             return;
         }
+    }
+}
+
+/// Recalls a message some time after it was sent.
+async fn recall(world: Rc<World>, key: String, handle: Box<str>, stops: Rc<Cell<bool>>) {
+    let sleep_max_ms =
+        if world.below(2) == 0 { DELAY_LEVELS_MS[0] } else { 2 * DELAY_LEVELS_MS[1] };
+    world.sleep_ms(world.below(sleep_max_ms)).await;
+    let mut leader = world.pick_id();
+    for _ in 0..10 {
+        if stops.get() {
+            return;
+        }
+        let topic = TopicName::new(LATER).unwrap();
+        let request = Request::Recall { topic, handle: handle.to_string().into() };
+        match world.ask(leader, request).await.map(|answer| answer.reply) {
+            Some(Ok(_)) => {
+                world.features.set_fate(&key, Fate::Recalled);
+                world.features.0.borrow_mut().recalled += 1;
+                return;
+            }
+            // It has been delivered, unless an earlier attempt has recalled it.
+            Some(Err(Refusal::NoRecall(why))) => {
+                let (begin, fate) = world.features.0.borrow().delayed[&key];
+                let age = world.clock.now() - begin;
+                let is_pending = fate == Fate::Acknowledged && age < EARLIEST_DELIVERY;
+                assert!(!is_pending, "seed {}: {key} is {age:?} old: {why}", world.seed);
+                return;
+            }
+            Some(Err(Refusal::NotLeader { .. })) => {}
+            _ => world.features.set_fate(&key, Fate::PerhapsRecalled),
+        }
+        leader = world.pick_id();
+        world.sleep_ms(1 + world.below(60)).await;
     }
 }
 
@@ -142,8 +204,7 @@ pub async fn consume_delayed(world: Rc<World>, stops: Rc<Cell<bool>>) {
             let key = key_of(record);
             let known = world.features.0.borrow();
             let age = world.clock.now() - known.delayed[&key].0;
-            let delay = Duration::from_millis(DELAY_LEVELS_MS[1] - SKEW_MAX_MS);
-            assert!(age >= delay, "seed {}: {key} came after {age:?}", world.seed);
+            assert!(age >= EARLIEST_DELIVERY, "seed {}: {key} came after {age:?}", world.seed);
             places.push((key, record.physical_offset));
         })
         .await;
@@ -316,10 +377,12 @@ pub async fn check(world: &Rc<World>) {
                 let known = world.features.0.borrow();
                 for (key, count) in &delivered {
                     assert_eq!(*count, 1, "seed {seed}, replica {id}: {key} was delivered");
+                    let fate = known.delayed[key].1;
+                    assert_ne!(fate, Fate::Recalled, "seed {seed}, replica {id}: {key}");
                 }
                 let is_delivered = |key: &String| delivered.contains_key(key);
                 let mut missing =
-                    known.delayed.iter().filter(|(_, (_, is_acknowledged))| *is_acknowledged);
+                    known.delayed.iter().filter(|(_, (_, fate))| *fate == Fate::Acknowledged);
                 let late = missing.find(|(key, _)| !is_delivered(key)).map(|(key, _)| key.clone());
                 let mut returned = known.returned.iter();
                 let lost = returned.find(|(key, attempts)| {
@@ -340,9 +403,14 @@ pub async fn check(world: &Rc<World>) {
 }
 
 impl Features {
-    /// Numbers of delayed messages, returned ones, granted locks and resets.
-    pub fn counts(&self) -> [usize; 4] {
+    fn set_fate(&self, key: &str, fate: Fate) {
+        self.0.borrow_mut().delayed.get_mut(key).unwrap().1 = fate;
+    }
+
+    /// Numbers of delayed messages, returned ones, granted locks, resets and recalls.
+    pub fn counts(&self) -> [usize; 5] {
         let known = self.0.borrow();
-        [known.delayed.len(), known.returned.len(), known.granted, known.reset]
+        let delayed = known.delayed.len();
+        [delayed, known.returned.len(), known.granted, known.reset, known.recalled]
     }
 }

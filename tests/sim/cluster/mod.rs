@@ -48,7 +48,7 @@ pub struct Summary {
     leaders: usize,
     crashes: usize,
     /// Numbers of delayed messages, returned ones, granted locks, and resets.
-    features: [usize; 4],
+    features: [usize; 5],
     trace: u64,
 }
 
@@ -264,7 +264,7 @@ fn seeds(default: Range<u64>) -> Range<u64> {
 #[test]
 fn seeds_keep_every_promise() {
     let (mut acknowledged, mut leaders, mut crashes) = (0, 0, 0);
-    let mut features = [0; 4];
+    let mut features = [0; 5];
     let seeds = seeds(0..500);
     let began = Instant::now();
     for seed in seeds.clone() {
@@ -277,7 +277,7 @@ fn seeds_keep_every_promise() {
     let count = (seeds.end - seeds.start) as usize;
     eprintln!(
         "{count} seeds in {:?}: {acknowledged} acknowledged, {leaders} terms, {crashes} crashes, \
-         {features:?} delayed, returned, locked, reset",
+         {features:?} delayed, returned, locked, reset, recalled",
         began.elapsed()
     );
     if count < 50 {

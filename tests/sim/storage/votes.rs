@@ -60,6 +60,11 @@ fn one_damaged_block_loses_no_vote_and_two_are_an_error() {
     let shard = run(Shard::open(&disk, config())).unwrap();
     run(shard.store.open_votes()).unwrap();
     for block in [0, 4096] {
+        run(shard.store.write_vote(vote(4))).unwrap();
+        disk.make_unreadable("election.vote", block);
+        assert_eq!(run(shard.store.open_votes()).unwrap(), Some(vote(4)), "block at {block}");
+    }
+    for block in [0, 4096] {
         run(shard.store.write_vote(vote(5))).unwrap();
         disk.damage("election.vote", block + 9, b"?");
         assert_eq!(run(shard.store.open_votes()).unwrap(), Some(vote(5)), "block at {block}");
