@@ -242,6 +242,9 @@ impl Durable {
 
     /// A single delayed message may be sent again.
     fn note_delayed(&mut self, fact: &Fact<'_>) {
+        if self.sent.is_none() {
+            return;
+        }
         let Some((record, position)) = delays::only_message(fact) else { return };
         let Some((key, queue)) = self.sent_key_of_delayed(&record) else { return };
         if let Some(sent) = &mut self.sent {
