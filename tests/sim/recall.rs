@@ -15,6 +15,7 @@ use ringmq::model::{
     GroupName, LogOffset, QueueId, QueueOffset, Refusal, Reply, Request, TopicConfig, TopicName,
 };
 use ringmq::sim::{self, SimDisk, Tasks, small_store};
+use ringmq::storage::StoreConfig;
 use ringmq::storage::entry::EntryHeader;
 
 use zerocopy::byteorder::big_endian::U32;
@@ -28,8 +29,17 @@ const BODY_AT: u64 = 88;
 
 /// Calls `test` with a broker on `disk` that commits and delivers.
 fn with_broker(disk: &SimDisk, clock: &Clock, test: impl for<'a> AsyncFnOnce(&'a Broker<SimDisk>)) {
+    with_store(disk, small_store(), clock, test);
+}
+
+fn with_store(
+    disk: &SimDisk,
+    store: StoreConfig,
+    clock: &Clock,
+    test: impl for<'a> AsyncFnOnce(&'a Broker<SimDisk>),
+) {
     let config = broker_config(clock.get(), &[1_000]);
-    let (broker, _) = sim::run(Broker::open(disk.clone(), small_store(), config)).unwrap();
+    let (broker, _) = sim::run(Broker::open(disk.clone(), store, config)).unwrap();
     let tasks = Tasks::new(1);
     tasks.spawn("committer", commit(&broker));
     tasks.spawn("delivery", async { broker.deliver(clock).await });
@@ -199,6 +209,32 @@ fn the_handle_of_a_resend_is_that_of_the_message() {
     });
 }
 
+/// Retention stores pending messages again at the end of the log; the handles stay valid.
+#[test]
+fn a_message_that_was_carried_forward_can_be_recalled() {
+    let clock = Clock::new();
+    let store = StoreConfig { segment_size: 16 << 10, retention_bytes: 16 << 10, ..small_store() };
+    with_store(&SimDisk::new(8), store, &clock, async |broker| {
+        let mut handles = Vec::new();
+        for number in 0..4 {
+            handles.push(send_due_in(broker, &clock, number, 5_000).await);
+        }
+        let sent_to = broker.store().end();
+        for _ in 0..100 {
+            let body = Bytes::from(vec![b'x'; 1_000]);
+            let filler =
+                Produce { body, topic: topic("bills"), properties: Bytes::new(), ..message(9, "") };
+            send(broker, &clock, filler).await;
+            broker.maintain(clock.get(), true).await.unwrap();
+        }
+        assert!(broker.store().begin() > sent_to, "retention has deleted where they were");
+        for number in [1, 2, 1] {
+            assert_eq!(recall(broker, &clock, &handles[number]).await, recalled(number));
+        }
+        assert_eq!(seen_after(broker, &clock, 20_000).await, [0, 3]);
+    });
+}
+
 /// Some applications send the same message object again, to begin the delay anew.
 #[test]
 fn a_message_that_is_sent_again_after_its_recall_is_delivered() {
@@ -301,7 +337,8 @@ fn a_forged_record_recalls_nothing() {
         let fields: Vec<&str> = text.split(' ').collect();
         let due_ms: u64 = fields[6].parse().unwrap();
         let forged = |position: u64| {
-            let properties = format!("UNIQ_KEY\x01mine\x02REAL_TOPIC\x01{TOPIC}\x02");
+            let properties =
+                format!("UNIQ_KEY\x01mine\x02REAL_TOPIC\x01{TOPIC}\x02TIMER_OUT_MS\x010\x02");
             let record = NewRecord {
                 topic: "rmq_sys_wheel_timer",
                 queue: QueueId(0),
