@@ -124,7 +124,7 @@ impl DelayedTopics {
     }
 
     /// A fact at `set_at`, of the entry at `entry_offset`, stores messages with these properties.
-    pub fn add<'a>(
+    fn add<'a>(
         &mut self,
         messages: impl Iterator<Item = &'a [u8]>,
         entry_offset: LogOffset,

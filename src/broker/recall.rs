@@ -14,7 +14,7 @@ use super::Broker;
 use super::delay_key::Key;
 use super::delayed_topics::{Settling, real_topic};
 use super::delaying::Delay;
-use super::delays::{Amount, Bucket, DUE_MAX_MS, DelayedItem, Delays, push_state};
+use super::delays::{Amount, Bucket, DUE_MAX_MS, DelayedItem, push_state};
 use super::facts::Facts;
 use super::lookup::holds_records;
 use super::operation::Context;
@@ -57,12 +57,12 @@ impl<D: Disk> Broker<D> {
     ) -> Result<Reply, Refusal> {
         self.state.borrow().durable.topics.find(topic)?;
         let handle = RecallHandle::decode(handle)
-            .ok_or_else(|| no_recall("the handle is not one that a send has returned"))?;
+            .ok_or_else(|| Refusal::NoRecall("the handle is not one that a send has returned"))?;
         if handle.topic != topic.as_str() || topic.retrying_group().is_some() {
-            return Err(no_recall("the handle is that of another topic"));
+            return Err(Refusal::NoRecall("the handle is that of another topic"));
         }
         if *handle.broker_name != *self.config.broker_name {
-            return Err(no_recall("the handle is that of another broker"));
+            return Err(Refusal::NoRecall("the handle is that of another broker"));
         }
         // What has just been appended cannot be read yet.
         self.committed(self.store.end()).await?;
@@ -77,7 +77,7 @@ impl<D: Disk> Broker<D> {
         }
         // What delivered it may be cut off, and then it is pending again.
         self.committed(self.store.end()).await?;
-        Err(no_recall("it has been delivered, or its time has passed"))
+        Err(Refusal::NoRecall("it has been delivered, or its time has passed"))
     }
 
     /// The handle of a new message that becomes visible after `delay`, if it can be recalled: one with
@@ -141,7 +141,7 @@ impl<D: Disk> Broker<D> {
             return Ok(facts);
         }
         if !delays.is_pending(*key, located.offset) {
-            return Err(no_recall("it is not pending"));
+            return Err(Refusal::NoRecall("it is not pending"));
         }
         let state = self.state.borrow();
         let cursor = state.delivery.cursor(delays);
@@ -212,17 +212,26 @@ impl<D: Disk> Broker<D> {
     async fn locate_pending(&self, key: Key) -> Result<Option<Located>, Refusal> {
         let bucket = Bucket::of(key.due_ms);
         let at = QueueOffset(key.offset);
+        let Lookup::Here(found) = self.look_up(bucket, at, 1).await? else { return Ok(None) };
+        let is_it = |located: &&Located| bucket.key(at, located) == key;
+        Ok(found.first().filter(is_it).copied())
+    }
+
+    /// Looks in the index of delayed messages, and loads what it needs for that.
+    async fn look_up(
+        &self,
+        bucket: Bucket,
+        from: QueueOffset,
+        count_max: usize,
+    ) -> Result<Lookup, Refusal> {
+        let look = || self.store.with_index(|index| index.lookup(bucket.queue(), from, count_max));
         loop {
-            match self.store.with_index(|index| index.lookup(bucket.queue(), at, 1)) {
-                Lookup::Here(found) => {
-                    let is_it = |located: &&Located| bucket.key(at, located) == key;
-                    return Ok(found.first().filter(is_it).copied());
-                }
+            match look() {
                 Lookup::Sealed(page) => {
                     let loaded = self.store.load_index(page).await;
                     loaded.map_err(|error| self.refuse_read(error))?;
                 }
-                Lookup::Lost { .. } | Lookup::Nothing => return Ok(None),
+                found => return Ok(found),
             }
         }
     }
@@ -237,7 +246,7 @@ impl<D: Disk> Broker<D> {
         let (mut read, mut scanned, mut slices) = (0, 0, Slices::default());
         loop {
             let from = QueueOffset(at);
-            match self.store.with_index(|index| index.lookup(bucket.queue(), from, LOOKUP_COUNT)) {
+            match self.look_up(bucket, from, LOOKUP_COUNT).await? {
                 Lookup::Here(located) => {
                     at += located.len() as u64;
                     scanned += located.len();
@@ -253,21 +262,19 @@ impl<D: Disk> Broker<D> {
                         }
                     }
                     if read >= READ_MAX || scanned >= SCANNED_MAX {
-                        return Err(no_recall("too many messages are due at the same time"));
+                        return Err(Refusal::NoRecall(
+                            "too many messages are due at the same time",
+                        ));
                     }
                 }
-                Lookup::Sealed(page) => {
-                    let loaded = self.store.load_index(page).await;
-                    loaded.map_err(|error| self.refuse_read(error))?;
-                }
                 Lookup::Lost { next } => at = next.0,
-                Lookup::Nothing => return Ok(None),
+                Lookup::Nothing | Lookup::Sealed(_) => return Ok(None),
             }
         }
     }
 
     fn is_wanted(&self, key: Key, located: &Located) -> bool {
-        let delays: &Delays = &self.state.borrow().durable.delays;
+        let delays = &self.state.borrow().durable.delays;
         delays.is_pending(key, located.offset) || delays.recalled().contains(key)
     }
 
@@ -310,8 +317,4 @@ fn is_of(pending: &RecordView<'_>, handle: &RecallHandle) -> bool {
         && due_at_of(pending) == Some(handle.due_at)
         && real_topic(pending.properties) == Some(&handle.topic)
         && property(pending.properties, PROPERTY_UNIQUE_KEY) == Some(handle.unique_key.as_bytes())
-}
-
-fn no_recall(why: &'static str) -> Refusal {
-    Refusal::NoRecall(why)
 }
