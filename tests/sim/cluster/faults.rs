@@ -18,6 +18,9 @@ enum Fault {
     Crash,
     /// The machine and another one lose power, nearly at the same time.
     CrashMost,
+    /// As [`Self::CrashMost`], after the third one was cut off for a while and another one's disk
+    /// was slow: only the two have what they acknowledged, and one of them has not flushed it.
+    CrashMajority,
     CrashAll,
     Pause,
     CutOff,
@@ -30,9 +33,10 @@ enum Fault {
 }
 
 /// The weight of each fault.
-const FAULTS: [(Fault, u64); 10] = [
+const FAULTS: [(Fault, u64); 11] = [
     (Fault::Crash, 8),
     (Fault::CrashMost, 2),
+    (Fault::CrashMajority, 1),
     (Fault::CrashAll, 1),
     (Fault::Pause, 2),
     (Fault::CutOff, 3),
@@ -122,13 +126,8 @@ fn strike_once(world: &Rc<World>, nth: usize, strike: Strike) {
     world.note(format!("fault {nth}: {fault:?} of {id}"));
     match fault {
         Fault::Crash => crash(world, id, rng),
-        Fault::CrashMost => {
-            let other = 1 + id % IDS.len() as ReplicaId;
-            for id in [id, other] {
-                world.crash_after(id, rng.below(6), Crash::Power);
-                later(world, 100 + rng.below(1_500), move |world| world.start(id));
-            }
-        }
+        Fault::CrashMost => crash_two(world, [id, next_to(id)], rng),
+        Fault::CrashMajority => crash_majority(world, id, rng),
         Fault::CrashAll => IDS.into_iter().for_each(|id| crash(world, id, rng)),
         Fault::Pause => {
             world.pause(id);
@@ -159,6 +158,28 @@ fn crash(world: &Rc<World>, id: ReplicaId, rng: &mut Rng) {
     let steps_max = *rng.pick(&[4, 40, 400]);
     world.crash_after(id, rng.below(steps_max), how);
     later(world, 100 + rng.below(1_500), move |world| world.start(id));
+}
+
+fn next_to(id: ReplicaId) -> ReplicaId {
+    1 + id % IDS.len() as ReplicaId
+}
+
+fn crash_two(world: &Rc<World>, two: [ReplicaId; 2], rng: &mut Rng) {
+    for id in two {
+        world.crash_after(id, rng.below(6), Crash::Power);
+        later(world, 100 + rng.below(1_500), move |world| world.start(id));
+    }
+}
+
+fn crash_majority(world: &Rc<World>, id: ReplicaId, rng: &mut Rng) {
+    let other = next_to(id);
+    block(world, World::links_of(next_to(other)), rng);
+    world.set_slow(other, true);
+    let mut rng = rng.fork();
+    later(world, rng.below(500), move |world| {
+        crash_two(world, [id, other], &mut rng);
+        world.set_slow(other, false);
+    });
 }
 
 fn block(world: &Rc<World>, links: Vec<(ReplicaId, ReplicaId)>, rng: &mut Rng) {

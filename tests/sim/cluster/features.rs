@@ -109,9 +109,7 @@ pub async fn delay_all(world: Rc<World>, stops: Rc<Cell<bool>>) {
             let reply = world.ask(target, request).await.map(|answer| answer.reply);
             if let Some(Ok(reply)) = reply {
                 world.features.set_fate(&key, Fate::Acknowledged);
-                if let Reply::Produced(Produced { recall_handle: Some(handle), .. }) = reply
-                    && world.below(2) == 0
-                {
+                if let Reply::Produced(Produced { recall_handle: Some(handle), .. }) = reply {
                     let ends = stops.clone();
                     let recall = recall(world.clone(), key.clone(), handle, ends);
                     world.tasks.spawn(format!("recalling {key}"), recall);

@@ -47,7 +47,7 @@ pub struct Summary {
     acknowledged: usize,
     leaders: usize,
     crashes: usize,
-    /// Numbers of delayed messages, returned ones, granted locks, and resets.
+    /// Numbers of delayed messages, returned ones, granted locks, resets and recalls.
     features: [usize; 5],
     trace: u64,
 }
