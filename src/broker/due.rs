@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::clients::CallId;
 use super::held::HeldId;
-use crate::model::GroupName;
+use super::walk::Walk;
 
 /// What is due at a deadline.
 #[derive(Clone, Debug)]
@@ -19,10 +19,10 @@ pub enum Due {
     FlushOffsets,
     NotifyMembers,
     ForgetClients,
-    /// Sweep the groups after this one, or from the beginning if there is none.
-    Sweep(Option<GroupName>),
-    /// Like `Sweep`, for queue locks.
-    SweepLocks(Option<GroupName>),
+    /// Continue the sweep of consume offsets.
+    Sweep(Walk),
+    /// Continue the sweep of queue locks.
+    SweepLocks(Walk),
 }
 
 impl From<HeldId> for Due {

@@ -28,12 +28,12 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::mem::size_of;
-use std::ops::Bound;
 
 use zerocopy::byteorder::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::facts::{self, Fact, Facts, ITEMS_PER_SLICE, LOCKS};
+use super::walk::Walk;
 use crate::model::{ClientId, GroupName, Moment, QueueId};
 use crate::storage::QueueKey;
 
@@ -44,6 +44,8 @@ pub const LOCK_LEASE_MS: u64 = 60_000;
 pub const LOCKS_MAX: usize = 200_000;
 /// Maximum number of rows per fact.
 const ROWS_PER_FACT: usize = 1_000;
+/// Maximum number of rows that a snapshot takes at a time: with long names, 100 KiB.
+const ROWS_PER_STEP: usize = 200;
 
 /// Precedes the rows of one owner. Followed by the group's name and the client's id, each with zeros
 /// up to a multiple of 8 bytes.
@@ -202,38 +204,32 @@ impl Locks {
         set(group, &ClientId::default(), &queues)
     }
 
-    /// Visits some groups after `after`: drops rows of deleted topics, and returns facts that
+    /// Continues a sweep for a bounded time: drops rows of deleted topics, and returns facts that
     /// release expired locks.
-    pub fn sweep(
-        &mut self,
-        after: Option<&GroupName>,
-        now: Moment,
-        has_topic: impl Fn(u32) -> bool,
-    ) -> Swept {
-        let begin = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let started = self.started;
-        let (mut swept, mut items, mut empty) = (Swept::default(), 0, Vec::new());
-        for (name, rows) in self.groups.range_mut::<GroupName, _>((begin, Bound::Unbounded)) {
-            items += 1 + rows.len();
-            let before = rows.len();
-            rows.retain(|queue, _| has_topic(queue.topic));
-            self.count -= before - rows.len();
-            let is_expired = |row: &Row| now.ms_since(row.renewed_at.max(started)) > LOCK_LEASE_MS;
-            let expired = rows.iter().filter(|(_, row)| is_expired(row)).map(|(queue, _)| *queue);
-            let expired: Vec<QueueKey> = expired.collect();
-            add(&mut swept.released, name, &ClientId::default(), &expired);
-            if rows.is_empty() {
-                empty.push(name.clone());
-            }
-            if items >= ITEMS_PER_SLICE {
-                swept.after = Some(name.clone());
-                break;
-            }
+    pub fn sweep(&mut self, mut walk: Walk, now: Moment, has_topic: impl Fn(u32) -> bool) -> Swept {
+        let (mut released, mut left) = (Facts::default(), ITEMS_PER_SLICE);
+        while left > 0 {
+            let Some(step) = walk.step(&self.groups, &mut left) else {
+                return Swept { released, rest: None };
+            };
+            let (gone, kept): (Vec<_>, Vec<_>) =
+                step.rows.into_iter().partition(|(queue, _)| !has_topic(queue.topic));
+            let expired = kept.into_iter().filter(|(_, row)| self.is_expired(row, now));
+            let expired: Vec<QueueKey> = expired.map(|(queue, _)| queue).collect();
+            add(&mut released, step.name, &ClientId::default(), &expired);
+            let name = step.name.clone();
+            let gone: Vec<QueueKey> = gone.into_iter().map(|(queue, _)| queue).collect();
+            gone.into_iter().for_each(|queue| self.remove(&name, queue));
         }
-        for name in empty {
-            self.groups.remove(&name);
+        Swept { released, rest: Some(walk) }
+    }
+
+    fn remove(&mut self, name: &GroupName, queue: QueueKey) {
+        let Some(rows) = self.groups.get_mut(name) else { return };
+        self.count -= usize::from(rows.remove(&queue).is_some());
+        if rows.is_empty() {
+            self.groups.remove(name);
         }
-        swept
     }
 
     /// Applies a fact.
@@ -285,8 +281,8 @@ impl Locks {
 #[derive(Debug, Default)]
 pub struct Swept {
     pub released: Facts,
-    /// Where to continue; `None` when all groups have been visited.
-    pub after: Option<GroupName>,
+    /// `None` when all groups have been visited.
+    pub rest: Option<Walk>,
 }
 
 /// The facts that make `owner` the owner of queues of a group; an empty id releases them.
@@ -325,40 +321,25 @@ fn write_rows(
     }
 }
 
-/// All locks, by group: the progress of adding them to a snapshot.
+/// The progress of adding all locks to a snapshot.
 #[derive(Default)]
-pub struct AllLocks {
-    after: Option<(GroupName, QueueKey)>,
-}
+pub struct AllLocks(Walk);
 
 impl AllLocks {
     pub fn add(&mut self, locks: &Locks, facts: &mut Facts) -> bool {
-        let mut items = 0;
-        while items < ITEMS_PER_SLICE && !facts.fill_a_slice() {
-            let Some((group, owner, queues)) = self.next(locks) else { return false };
-            items += 1 + queues.len();
-            add(facts, group, owner, &queues);
-            self.after = queues.last().map(|last| (group.clone(), *last));
+        let mut left = ITEMS_PER_SLICE;
+        while left > 0 && !facts.fill_a_slice() {
+            // Each row may have another owner, so a few already fill a slice.
+            let mut items = left.min(ROWS_PER_STEP);
+            left -= items;
+            let Some(step) = self.0.step(&locks.groups, &mut items) else { return false };
+            left += items;
+            for of_owner in step.rows.chunk_by(|(_, a), (_, b)| a.owner == b.owner) {
+                let queues: Vec<QueueKey> = of_owner.iter().map(|(queue, _)| *queue).collect();
+                add(facts, step.name, &of_owner[0].1.owner, &queues);
+            }
         }
         true
-    }
-
-    /// The next consecutive queues that one client of a group owns.
-    fn next<'a>(&self, locks: &'a Locks) -> Option<(&'a GroupName, &'a ClientId, Vec<QueueKey>)> {
-        let begin =
-            self.after.as_ref().map_or(Bound::Unbounded, |(group, _)| Bound::Included(group));
-        let mut groups = locks.groups.range::<GroupName, _>((begin, Bound::Unbounded));
-        groups.find_map(|(group, rows)| {
-            let begin = match &self.after {
-                Some((after, queue)) if after == group => Bound::Excluded(*queue),
-                _ => Bound::Unbounded,
-            };
-            let mut rows = rows.range((begin, Bound::Unbounded)).peekable();
-            let owner = &rows.peek()?.1.owner;
-            let of_owner = rows.take_while(|(_, row)| row.owner == *owner);
-            let queues = of_owner.take(ROWS_PER_FACT).map(|(queue, _)| *queue).collect();
-            Some((group, owner, queues))
-        })
     }
 }
 
@@ -402,6 +383,32 @@ mod tests {
         write(&mut locks, &granted);
         assert!(locks.released(&group, &client, &claims).is_empty());
         assert_eq!(locks.claims(on(6), None).len(), 3);
+    }
+
+    #[test]
+    fn a_step_of_a_sweep_releases_a_part_of_what_has_expired() {
+        let (group, client) = (GroupName::new("g").unwrap(), ClientId::from("c"));
+        let by = Asker { group: &group, client: &client, connection: 1 };
+        let count = 2 * ITEMS_PER_SLICE;
+        let all: Vec<QueueKey> = (0..count as u32)
+            .map(|queue| QueueKey { topic: queue % 2, queue: QueueId(queue) })
+            .collect();
+        let mut locks = Locks::default();
+        let granted = locks.granted(by, &all, Moment(0));
+        write(&mut locks, &granted);
+        let late = Moment(LOCK_LEASE_MS + 1);
+        let (mut walk, mut left) = (Some(Walk::default()), vec![count]);
+        while let Some(rest) = walk {
+            let swept = locks.sweep(rest, late, |topic| topic == 1);
+            if !swept.released.is_empty() {
+                write(&mut locks, &swept.released);
+            }
+            left.push(locks.count);
+            walk = swept.rest;
+        }
+        let steps = left.windows(2).map(|two| two[0] - two[1]);
+        assert!(steps.max().unwrap() <= ITEMS_PER_SLICE, "{left:?}");
+        assert!(locks.groups.is_empty() && locks.count == 0);
     }
 
     #[test]

@@ -74,6 +74,7 @@ mod state;
 mod topic_requests;
 mod topics;
 mod upkeep;
+mod walk;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, VecDeque};

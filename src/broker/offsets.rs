@@ -21,12 +21,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem::size_of;
-use std::ops::Bound;
 
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::facts::{self, Fact, Facts, ITEMS_PER_SLICE, OFFSETS};
+use super::walk::{Rows, Step, Walk};
 use crate::model::{GroupName, QueueId, QueueOffset, Refusal, Timestamp};
 use crate::storage::QueueKey;
 
@@ -97,6 +97,14 @@ struct Group {
     used_at: Timestamp,
     /// When a fact last mentioned one of its offsets; in a snapshot as `used_at`.
     committed_at: Option<Timestamp>,
+}
+
+impl Rows for Group {
+    type Row = Row;
+
+    fn rows(&self) -> &BTreeMap<QueueKey, Row> {
+        &self.rows
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -276,47 +284,47 @@ impl Offsets {
         })
     }
 
-    /// Visits some of the groups after `after`: drops rows of deleted topics, records in the log
-    /// that groups are in use well before they would expire, and lists those that have been unused
-    /// for `retention_ms`.
-    pub fn sweep(&mut self, after: Option<&GroupName>, rule: &SweepRule<'_>) -> Swept {
-        let begin = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut swept = Swept::default();
-        let mut items = 0;
-        let mut empty = Vec::new();
-        let groups = self.groups.range_mut::<GroupName, _>((begin, Bound::Unbounded));
-        for (name, group) in groups {
-            items += 1 + group.rows.len();
-            let before = group.rows.len();
-            group.rows.retain(|queue, row| {
-                let is_kept = (rule.has_topic)(queue.topic);
-                if !is_kept {
-                    self.pending_count -= usize::from(row.newest.is_reset);
-                    self.changed.remove(&(name.clone(), *queue));
-                }
-                is_kept
-            });
-            self.count -= before - group.rows.len();
-            let unused_ms = rule.now.ms_since(group.used_at);
-            if group.rows.is_empty() {
-                empty.push(name.clone());
-            } else if (rule.is_active)(name) {
-                if unused_ms > rule.retention_ms / TOUCHES_PER_RETENTION {
-                    self.touched.insert(name.clone());
-                }
-            } else if unused_ms > rule.retention_ms {
-                swept.expired.push(name.clone());
-            }
-            if items >= ITEMS_PER_SLICE {
-                swept.after = Some(name.clone());
-                break;
+    /// Continues a sweep for a bounded time: drops rows of deleted topics, records in the log that
+    /// groups are in use well before they would expire, and lists those that have been unused for
+    /// `retention_ms`.
+    pub fn sweep(&mut self, mut walk: Walk, rule: &SweepRule<'_>) -> Swept {
+        let (mut expired, mut left) = (Vec::new(), ITEMS_PER_SLICE);
+        while left > 0 {
+            let Some(step) = walk.step(&self.groups, &mut left) else {
+                return Swept { expired, rest: None };
+            };
+            let (name, is_last) = (step.name.clone(), step.is_last);
+            let queues = step.rows.iter().map(|(queue, _)| *queue);
+            let gone: Vec<_> = queues.filter(|queue| !(rule.has_topic)(queue.topic)).collect();
+            gone.into_iter().for_each(|queue| self.remove(&name, queue));
+            if is_last && self.judge(&name, rule) {
+                expired.push(name);
             }
         }
-        for name in empty {
-            self.groups.remove(&name);
-            self.touched.remove(&name);
+        Swept { expired, rest: Some(walk) }
+    }
+
+    fn remove(&mut self, name: &GroupName, queue: QueueKey) {
+        let Some(group) = self.groups.get_mut(name) else { return };
+        let Some(row) = group.rows.remove(&queue) else { return };
+        self.count -= 1;
+        self.pending_count -= usize::from(row.newest.is_reset);
+        self.changed.remove(&(name.clone(), queue));
+        if group.rows.is_empty() {
+            self.groups.remove(name);
+            self.touched.remove(name);
         }
-        swept
+    }
+
+    /// Whether a group has expired.
+    fn judge(&mut self, name: &GroupName, rule: &SweepRule<'_>) -> bool {
+        let Some(group) = self.groups.get(name) else { return false };
+        let unused_ms = rule.now.ms_since(group.used_at);
+        let is_active = (rule.is_active)(name);
+        if is_active && unused_ms > rule.retention_ms / TOUCHES_PER_RETENTION {
+            self.touched.insert(name.clone());
+        }
+        !is_active && unused_ms > rule.retention_ms
     }
 }
 
@@ -339,8 +347,8 @@ pub struct SweepRule<'a> {
 pub struct Swept {
     /// Groups whose offsets are to be deleted.
     pub expired: Vec<GroupName>,
-    /// Where to continue; `None` when all groups have been visited.
-    pub after: Option<GroupName>,
+    /// `None` when all groups have been visited.
+    pub rest: Option<Walk>,
 }
 
 /// The fact that deletes the offsets of these groups.
@@ -470,59 +478,25 @@ impl Offsets {
     }
 }
 
-/// All logged rows, by group and queue: the progress of adding them to a snapshot.
+/// The progress of adding all logged rows to a snapshot.
 #[derive(Default)]
-pub enum AllOffsets {
-    #[default]
-    Begin,
-    /// Rows of this group from here on have not been added.
-    Within(GroupName, Bound<QueueKey>),
-    Behind(GroupName),
-}
+pub struct AllOffsets(Walk);
 
 impl AllOffsets {
     pub fn add(&mut self, offsets: &Offsets, facts: &mut Facts) -> bool {
-        let mut left = ITEMS_PER_SLICE;
-        let mut has_more = true;
+        let (mut left, mut has_more) = (ITEMS_PER_SLICE, true);
         facts.push(OFFSETS, 0, |out| {
             while has_more && left > 0 {
-                has_more = self.add_group(offsets, out, &mut left);
+                let step = self.0.step(&offsets.groups, &mut left);
+                has_more = step.is_some();
+                if let Some(Step { name, group, rows, .. }) = step {
+                    let logged =
+                        rows.into_iter().filter_map(|(queue, row)| Some((queue, row.logged?)));
+                    write_group(out, name, group.used_at, logged);
+                }
             }
         });
         has_more
-    }
-
-    /// Adds a group or the rest of it; `left` is the number of items that may be visited. False if
-    /// there is no group left.
-    fn add_group(&mut self, offsets: &Offsets, out: &mut Vec<u8>, left: &mut usize) -> bool {
-        let groups = &offsets.groups;
-        let (begin, from) = match &*self {
-            Self::Begin => (Bound::Unbounded, Bound::Unbounded),
-            Self::Within(name, from) => (Bound::Included(name), *from),
-            Self::Behind(name) => (Bound::Excluded(name), Bound::Unbounded),
-        };
-        let mut groups = groups.range::<GroupName, _>((begin, Bound::Unbounded));
-        let Some((name, group)) = groups.next() else { return false };
-        // If the group that was begun is gone, this is the next one.
-        let is_begun = matches!(&*self, Self::Within(begun, _) if begun == name);
-        let mut from = if is_begun { from } else { Bound::Unbounded };
-        *left -= 1;
-        let mut rows = group.rows.range((from, Bound::Unbounded)).peekable();
-        let logged = std::iter::from_fn(|| {
-            while *left > 0 {
-                let (queue, row) = rows.next()?;
-                *left -= 1;
-                from = Bound::Excluded(*queue);
-                if let Some(logged) = row.logged {
-                    return Some((*queue, logged));
-                }
-            }
-            None
-        });
-        write_group(out, name, group.used_at, logged);
-        let is_done = rows.peek().is_none();
-        *self = if is_done { Self::Behind(name.clone()) } else { Self::Within(name.clone(), from) };
-        true
     }
 }
 
@@ -705,7 +679,7 @@ mod tests {
 
     /// One whole sweep at `now`, in steps; groups whose name begins with `active` have members.
     fn sweep(offsets: &mut Offsets, now: u64, has_topic: bool) -> Vec<String> {
-        let (mut after, mut expired) = (None, Vec::new());
+        let (mut walk, mut expired) = (Walk::default(), Vec::new());
         let rule = SweepRule {
             now: Timestamp(now),
             retention_ms: RETENTION_MS,
@@ -713,12 +687,12 @@ mod tests {
             is_active: &|group| group.as_str().starts_with("active"),
         };
         loop {
-            let swept = offsets.sweep(after.as_ref(), &rule);
+            let swept = offsets.sweep(walk, &rule);
             expired.extend(swept.expired.iter().map(ToString::to_string));
             write(offsets, &forgotten(&swept.expired, Timestamp(now)));
-            after = swept.after;
-            if after.is_none() {
-                return expired;
+            match swept.rest {
+                Some(rest) => walk = rest,
+                None => return expired,
             }
         }
     }
@@ -757,8 +731,8 @@ mod tests {
             has_topic: &|_| false,
             is_active: &|_| false,
         };
-        let first = offsets.sweep(None, &rule);
-        assert!(first.after.is_some() && offsets.groups.len() >= count / 2);
+        let first = offsets.sweep(Walk::default(), &rule);
+        assert!(first.rest.is_some() && offsets.groups.len() >= count / 2);
         // What is written between two steps no longer names what the first one has dropped: g1.
         assert_eq!(flush(&mut offsets, 1), 1);
         assert!(logged(&offsets).iter().all(|(group, ..)| group != "g1"));
@@ -766,6 +740,27 @@ mod tests {
         let Offsets { groups, changed, touched, count, pending_count } = &offsets;
         assert!(groups.is_empty() && changed.is_empty() && touched.is_empty());
         assert_eq!((*count, *pending_count), (0, 0));
+    }
+
+    /// A group may have as many rows as there are queues.
+    #[test]
+    fn a_step_of_a_sweep_visits_a_part_of_a_large_group() {
+        let (mut offsets, large) = (Offsets::default(), name("large"));
+        let count = 3 * ITEMS_PER_SLICE;
+        for queue in 0..count as u32 {
+            offsets.commit(&large, key(queue), QueueOffset(1)).unwrap();
+        }
+        flush(&mut offsets, 1);
+        let rule = SweepRule {
+            now: Timestamp(1),
+            retention_ms: RETENTION_MS,
+            has_topic: &|_| false,
+            is_active: &|_| false,
+        };
+        let first = offsets.sweep(Walk::default(), &rule);
+        assert!(first.rest.is_some() && offsets.count >= count - ITEMS_PER_SLICE);
+        assert_eq!(sweep(&mut offsets, 1 + RETENTION_MS + 1, true), ["large"], "it is judged once");
+        assert!(offsets.groups.is_empty() && offsets.count == 0);
     }
 
     #[test]

@@ -20,6 +20,7 @@ use super::facts::Facts;
 use super::held::{HeldId, PullTask};
 use super::offsets::{self, SweepRule, Swept};
 use super::state::Durable;
+use super::walk::Walk;
 use super::{Broker, Outcome, Released};
 use crate::model::deadlines::Deadlines;
 use crate::model::{GroupName, LogOffset, Moment, Now, Refusal, Timestamp};
@@ -48,8 +49,8 @@ const SWEEP_LOCKS_EVERY_MS: u64 = 60_000;
 pub fn first_deadlines() -> Deadlines<Due> {
     let mut deadlines = Deadlines::default();
     deadlines.insert(Moment(FORGET_EVERY_MS), Due::ForgetClients);
-    deadlines.insert(Moment(SWEEP_EVERY_MS), Due::Sweep(None));
-    deadlines.insert(Moment(SWEEP_LOCKS_EVERY_MS), Due::SweepLocks(None));
+    deadlines.insert(Moment(SWEEP_EVERY_MS), Due::Sweep(Walk::default()));
+    deadlines.insert(Moment(SWEEP_LOCKS_EVERY_MS), Due::SweepLocks(Walk::default()));
     deadlines
 }
 
@@ -92,8 +93,8 @@ impl<D: Disk> Broker<D> {
                     self.schedule_notifications(now.moment);
                     self.at(now.moment.plus_ms(FORGET_EVERY_MS), Due::ForgetClients);
                 }
-                Some(Due::Sweep(after)) => self.sweep_some(after, now.moment),
-                Some(Due::SweepLocks(after)) => self.sweep_locks(after, now.moment),
+                Some(Due::Sweep(walk)) => self.sweep_some(walk, now.moment),
+                Some(Due::SweepLocks(walk)) => self.sweep_locks(walk, now.moment),
             }
         }
     }
@@ -203,9 +204,9 @@ impl<D: Disk> Broker<D> {
         Ok(self.store.end())
     }
 
-    fn sweep_some(&self, after: Option<GroupName>, now: Moment) {
+    fn sweep_some(&self, walk: Walk, now: Moment) {
         if !self.leads() {
-            return self.at(now.plus_ms(SWEEP_EVERY_MS), Due::Sweep(None));
+            return self.at(now.plus_ms(SWEEP_EVERY_MS), Due::Sweep(Walk::default()));
         }
         let swept = {
             let state = &mut *self.state.borrow_mut();
@@ -216,22 +217,22 @@ impl<D: Disk> Broker<D> {
                 has_topic: &|number| topics.topic(number).is_some(),
                 is_active: &|group| groups.has_members(group),
             };
-            state.durable.offsets.sweep(after.as_ref(), &rule)
+            state.durable.offsets.sweep(walk, &rule)
         };
-        let Swept { expired, after } = swept;
+        let Swept { expired, rest } = swept;
         self.forget_groups(&expired, now);
-        let pause_ms = if after.is_some() { SWEEP_STEP_MS } else { SWEEP_EVERY_MS };
-        self.at(now.plus_ms(pause_ms), Due::Sweep(after));
+        let pause_ms = if rest.is_some() { SWEEP_STEP_MS } else { SWEEP_EVERY_MS };
+        self.at(now.plus_ms(pause_ms), Due::Sweep(rest.unwrap_or_default()));
         self.schedule_flush(now);
     }
 
-    fn sweep_locks(&self, after: Option<GroupName>, now: Moment) {
+    fn sweep_locks(&self, walk: Walk, now: Moment) {
         if !self.leads() {
-            return self.at(now.plus_ms(SWEEP_LOCKS_EVERY_MS), Due::SweepLocks(None));
+            return self.at(now.plus_ms(SWEEP_LOCKS_EVERY_MS), Due::SweepLocks(Walk::default()));
         }
         let swept = {
             let Durable { topics, locks, .. } = &mut self.state.borrow_mut().durable;
-            locks.sweep(after.as_ref(), now, |number| topics.topic(number).is_some())
+            locks.sweep(walk, now, |number| topics.topic(number).is_some())
         };
         if !swept.released.is_empty()
             && let Err(error) = self.record(&swept.released)
@@ -240,8 +241,8 @@ impl<D: Disk> Broker<D> {
             let shard = self.config.shard.0;
             tracing::warn!(shard, "cannot release expired queue locks: {error}");
         }
-        let pause_ms = if swept.after.is_some() { SWEEP_STEP_MS } else { SWEEP_LOCKS_EVERY_MS };
-        self.at(now.plus_ms(pause_ms), Due::SweepLocks(swept.after));
+        let pause_ms = if swept.rest.is_some() { SWEEP_STEP_MS } else { SWEEP_LOCKS_EVERY_MS };
+        self.at(now.plus_ms(pause_ms), Due::SweepLocks(swept.rest.unwrap_or_default()));
     }
 
     fn forget_groups(&self, expired: &[GroupName], now: Moment) {
