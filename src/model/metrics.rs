@@ -197,6 +197,8 @@ registry! {
         "Times the shard was woken because it appeared stalled.";
     strandings: Counter, "ringmq_strandings_total", "strandings",
         "Nudges after which a silent shard resumed immediately.";
+    longest_poll: Stage, "ringmq_longest_poll_ns", "ns",
+        "Longest time for which one task kept the shard's thread, one value per 100 ms.";
     admission_wait: Stage, "ringmq_admission_wait_ns", "ns",
         "Time that produce requests waited for room in the log, until appended or refused; others are not counted.";
     write: Stage, "ringmq_log_write_ns", "ns",

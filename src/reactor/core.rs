@@ -33,6 +33,11 @@ pub fn task_count() -> u32 {
     current().polled_before.get()
 }
 
+/// The longest time that one ordinary task has run without yielding since this was last called.
+pub fn take_longest_poll() -> Duration {
+    current().longest_poll.take()
+}
+
 /// Submits what tasks have requested, and wakes those with completions, without waiting for the
 /// next turn.
 pub fn look() {
@@ -53,6 +58,9 @@ pub struct Reactor {
     /// Tasks polled since the last turn, and between that and the one before.
     pub polled: Cell<u32>,
     polled_before: Cell<u32>,
+    /// When the last poll of a task, or the last turn, ended.
+    polled_until: Cell<Instant>,
+    longest_poll: Cell<Duration>,
     /// For measurements and tests.
     pub turns: Cell<u64>,
     /// Tasks that have yielded until the next turn.
@@ -85,6 +93,8 @@ impl Reactor {
             depth: Cell::new(0),
             polled: Cell::new(0),
             polled_before: Cell::new(0),
+            polled_until: Cell::new(Instant::now()),
+            longest_poll: Cell::default(),
             turns: Cell::new(0),
             yielded: RefCell::default(),
             has_put_off: Cell::new(false),
@@ -109,6 +119,12 @@ impl Reactor {
     /// Runs after all runnable tasks: delivers what has happened, and waits if nothing has and no
     /// task has run since the last turn.
     pub fn turn(&self) -> Turn {
+        let next = self.take_turn();
+        self.polled_until.set(Instant::now());
+        next
+    }
+
+    fn take_turn(&self) -> Turn {
         self.turns.set(self.turns.get() + 1);
         let polled = self.polled.replace(0);
         if polled > 0 {
@@ -152,11 +168,14 @@ impl Reactor {
             return;
         }
         let now = Instant::now();
+        let poll = now - self.polled_until.replace(now);
+        self.longest_poll.set(self.longest_poll.get().max(poll));
         if self.urgent.is_due(now) {
             self.look();
             if self.urgent.run(now) {
                 self.submit();
             }
+            self.polled_until.set(Instant::now());
         }
     }
 

@@ -52,7 +52,7 @@ mod urgent;
 mod tests;
 
 pub use self::blocking::blocking;
-pub use self::core::{look, task_count};
+pub use self::core::{look, take_longest_poll, task_count};
 pub use self::host::{Host, HostError};
 pub use self::in_background::background;
 pub use self::reachable::{reachable, reachable_by_watchdog};

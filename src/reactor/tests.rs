@@ -51,6 +51,22 @@ fn an_idle_thread_sleeps_until_its_next_deadline() {
 }
 
 #[test]
+fn the_longest_time_that_a_task_keeps_the_thread_is_known() {
+    let [waits, runs, afterwards] = run(async {
+        take_longest_poll();
+        sleep(Duration::from_millis(300)).await;
+        let waits = take_longest_poll();
+        let begin = Instant::now();
+        while begin.elapsed() < Duration::from_millis(20) {}
+        pass().await;
+        [waits, take_longest_poll(), take_longest_poll()]
+    });
+    assert!(waits < Duration::from_millis(300), "{waits:?}");
+    assert!(runs >= Duration::from_millis(20), "{runs:?}");
+    assert_eq!(afterwards, Duration::ZERO);
+}
+
+#[test]
 fn a_sleep_may_be_dropped_and_polled_again() {
     run(async {
         drop(sleep(Duration::from_secs(5)));

@@ -439,6 +439,8 @@ impl<D: Disk> Shard<BrokerService<D>> {
         let mut said_at: Option<Instant> = None;
         while !self.is_stopping.get() {
             clock::next_tick(self.id).await;
+            let longest = reactor::take_longest_poll().as_nanos() as u64;
+            self.service.broker.store().metrics().longest_poll.record(longest);
             for hole in self.service.broker.store().take_damage() {
                 tracing::error!(shard = self.id.0, "{}", damage_note(&hole));
             }
