@@ -104,10 +104,11 @@ fn main() {
     let directory = scratch.path();
     let is_wanted = |what| options.only.is_none_or(|only| only == what);
     if is_wanted(What::Rate) {
-        compare(&options, "flat out, msg/s", |size| rate(&options, directory, size));
+        compare(&options, ["flat out, msg/s"], |size| [rate(&options, directory, size)]);
     }
     if is_wanted(What::Sealing) {
-        compare(&options, "sealing, p99.9 ms", |size| sealing(&options, directory, size));
+        let whats = ["sealing, p99.9 ms", "longest task, p99 ms", "longest task, max ms"];
+        compare(&options, whats, |size| sealing(&options, directory, size));
     }
     if is_wanted(What::Restart) {
         restart(&options, directory);
@@ -115,20 +116,29 @@ fn main() {
 }
 
 /// Rounds with few and with many queues alternate.
-fn compare(options: &Options, what: &str, measure: impl Fn(Size) -> f64) {
+fn compare<const N: usize>(
+    options: &Options,
+    whats: [&str; N],
+    measure: impl Fn(Size) -> [f64; N],
+) {
     let few = Size { queues: 1, groups: 0 };
     let many = Size { queues: options.queues, groups: options.groups };
-    let mut found: [Vec<f64>; 2] = Default::default();
+    let mut found: [Vec<[f64; N]>; 2] = Default::default();
     for _ in 0..options.rounds {
         found[0].push(measure(few));
         found[1].push(measure(many));
     }
-    let [few, many] = found.each_mut().map(|values| median(values));
     let (queues, groups) = (options.queues * TOPICS, options.groups);
-    println!(
-        "{what:<22} {TOPICS} queues {few:.2}; {queues} queues, {groups} groups {many:.2}; ratio {:.2}",
-        many / few
-    );
+    for (nth, what) in whats.into_iter().enumerate() {
+        let of = |rounds: &Vec<[f64; N]>| {
+            median(&mut rounds.iter().map(|values| values[nth]).collect::<Vec<_>>())
+        };
+        let [few, many] = found.each_ref().map(of);
+        println!(
+            "{what:<22} {TOPICS} queues {few:.2}; {queues} queues, {groups} groups {many:.2}; ratio {:.2}",
+            many / few
+        );
+    }
 }
 
 fn rate(options: &Options, directory: &Path, size: Size) -> f64 {
@@ -143,15 +153,18 @@ fn rate(options: &Options, directory: &Path, size: Size) -> f64 {
     report.number("/send/rate_per_s")
 }
 
-fn sealing(options: &Options, directory: &Path, size: Size) -> f64 {
+/// Producers' p99.9, and the longest times for which one task kept the shard's thread.
+fn sealing(options: &Options, directory: &Path, size: Size) -> [f64; 3] {
     let data = directory.join("data");
     let more = ["--segment-size", "64MiB", "--ready-segments", "4", "--retention-size", "1GiB"];
     let broker = dev(options.cpus[0], &data, &more);
     prepare(size);
     let report = load(options, directory, size, &options.rate.to_string());
+    let info = runtime_info();
     broker.stop();
     fs::remove_dir_all(&data).ok();
-    report.ms("/send/latency_ns/p99_9")
+    let longest = |of| metric(&info, &format!("ringmq_longest_poll_ns.{of}")) / 1e6;
+    [report.ms("/send/latency_ns/p99_9"), longest("p99"), longest("max")]
 }
 
 fn restart(options: &Options, directory: &Path) {
@@ -215,12 +228,34 @@ fn prepare(size: Size) {
             }
         }
     }
+    stream.write_all(&bytes).expect("the broker reads");
     // The reply arrives once all previous requests have been handled.
+    ask_runtime_info(&mut stream);
+}
+
+/// The metrics of the broker, as JSON.
+fn runtime_info() -> String {
+    ask_runtime_info(&mut TcpStream::connect(BROKER).expect("the broker listens"))
+}
+
+fn ask_runtime_info(stream: &mut TcpStream) -> String {
+    let mut bytes = Vec::new();
     encode_request(&mut bytes, HeaderEncoding::Json, 2, false, &Request::RuntimeInfo)
         .expect("JSON has a form for it");
     stream.write_all(&bytes).expect("the broker reads");
     stream.set_read_timeout(Some(PATIENCE)).expect("a socket takes this");
-    stream.read_exact(&mut [0; 4]).expect("the broker answers");
+    let mut size = [0; 4];
+    stream.read_exact(&mut size).expect("the broker answers");
+    let mut reply = vec![0; u32::from_be_bytes(size) as usize];
+    stream.read_exact(&mut reply).expect("the reply is as long as it says");
+    String::from_utf8_lossy(&reply).into_owned()
+}
+
+/// The value of a metric in the reply to a request for runtime information.
+fn metric(info: &str, name: &str) -> f64 {
+    let (_, rest) = info.split_once(&format!("\"{name}\":\"")).expect("the broker has it");
+    let (value, _) = rest.split_once('"').expect("it is a string");
+    value.parse().expect("a number")
 }
 
 /// Sends to the topics for a while. Returns the report.
