@@ -349,7 +349,7 @@ fn us_per_message(options: &Options, directory: &Path, load: Load, processes: &[
 fn slow(options: &Options, directory: &Path) {
     let device_ms = device_ms(options, directory);
     let per_s = (1_000.0 / (device_ms * SLOWER)).max(1.0) as u64;
-    let throttle = match Throttle::new(directory, per_s) {
+    let throttle = match Throttle::new(directory, "wiops", per_s) {
         Ok(throttle) => throttle,
         Err(why) => return println!("slow           skipped: {why}"),
     };

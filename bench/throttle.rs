@@ -4,27 +4,29 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// A control group that limits how often its processes write, removed on drop. All processes in it
-/// must have been released or have ended by then.
+/// What can be limited per second, as control groups of version 2 and version 1 call it: writes, and
+/// bytes written.
+const LIMITS: [(&str, &str); 2] =
+    [("wiops", "blkio.throttle.write_iops_device"), ("wbps", "blkio.throttle.write_bps_device")];
+
+/// A control group that limits how its processes write, removed on drop. All processes in it must
+/// have been released or have ended by then.
 pub struct Throttle {
     root: PathBuf,
     group: PathBuf,
 }
 
 impl Throttle {
-    /// Creates a group that limits writes to the device of a directory. Needs permission to change
+    /// Creates a group that limits `what` ([`LIMITS`]) on the device of a directory. Needs permission to change
     /// control groups, as root has.
-    pub fn new(directory: &Path, writes_per_s: u64) -> Result<Self, String> {
+    pub fn new(directory: &Path, what: &str, per_s: u64) -> Result<Self, String> {
         let device = fs::metadata(directory).map_err(|error| error.to_string())?.dev();
         let device = format!("{}:{}", nix::sys::stat::major(device), nix::sys::stat::minor(device));
-        // Control groups version 1, then version 2.
+        let (what, old_file) =
+            LIMITS.into_iter().find(|(name, _)| *name == what).expect("it can be limited");
         let ways = [
-            (
-                "/sys/fs/cgroup/blkio",
-                "blkio.throttle.write_iops_device",
-                format!("{device} {writes_per_s}"),
-            ),
-            ("/sys/fs/cgroup", "io.max", format!("{device} wiops={writes_per_s}")),
+            ("/sys/fs/cgroup/blkio", old_file, format!("{device} {per_s}")),
+            ("/sys/fs/cgroup", "io.max", format!("{device} {what}={per_s}")),
         ];
         for (root, file, limit) in ways {
             let root = PathBuf::from(root);
