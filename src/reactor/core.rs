@@ -58,8 +58,8 @@ pub struct Reactor {
     /// Tasks polled since the last turn, and between that and the one before.
     pub polled: Cell<u32>,
     polled_before: Cell<u32>,
-    /// When the last poll of a task, or the last turn, ended.
-    polled_until: Cell<Instant>,
+    /// When the last poll of a task, or the last turn, ended; `None` after a pass of the executor.
+    polled_until: Cell<Option<Instant>>,
     longest_poll: Cell<Duration>,
     /// For measurements and tests.
     pub turns: Cell<u64>,
@@ -93,7 +93,7 @@ impl Reactor {
             depth: Cell::new(0),
             polled: Cell::new(0),
             polled_before: Cell::new(0),
-            polled_until: Cell::new(Instant::now()),
+            polled_until: Cell::default(),
             longest_poll: Cell::default(),
             turns: Cell::new(0),
             yielded: RefCell::default(),
@@ -120,7 +120,7 @@ impl Reactor {
     /// task has run since the last turn.
     pub fn turn(&self) -> Turn {
         let next = self.take_turn();
-        self.polled_until.set(Instant::now());
+        self.polled_until.set((next == Turn::Again).then(Instant::now));
         next
     }
 
@@ -168,15 +168,23 @@ impl Reactor {
             return;
         }
         let now = Instant::now();
-        let poll = now - self.polled_until.replace(now);
-        self.longest_poll.set(self.longest_poll.get().max(poll));
+        if let Some(begin) = self.polled_until.replace(Some(now)) {
+            self.longest_poll.set(self.longest_poll.get().max(now - begin));
+        }
         if self.urgent.is_due(now) {
             self.look();
-            if self.urgent.run(now) {
+            if self.run_urgent(now) {
                 self.submit();
             }
-            self.polled_until.set(Instant::now());
+            self.polled_until.set(Some(Instant::now()));
         }
+    }
+
+    /// Polls urgent tasks. An ordinary task that one of them spawns is polled inside it.
+    fn run_urgent(&self, now: Instant) -> bool {
+        self.depth.set(self.depth.get() + 1);
+        let _inside = Inside(&self.depth);
+        self.urgent.run(now)
     }
 
     fn look(&self) {
@@ -199,7 +207,7 @@ impl Reactor {
             waker.wake();
             is_any = true;
         }
-        if self.urgent.run(now) {
+        if self.run_urgent(now) {
             is_any = true;
             if self.urgent.took_long() {
                 self.submit();
