@@ -310,15 +310,17 @@ impl Offsets {
         self.count -= 1;
         self.pending_count -= usize::from(row.newest.is_reset);
         self.changed.remove(&(name.clone(), queue));
+    }
+
+    /// Whether a group has expired. One without rows is dropped: a snapshot may have named it
+    /// before its first rows were logged.
+    fn judge(&mut self, name: &GroupName, rule: &SweepRule<'_>) -> bool {
+        let Some(group) = self.groups.get(name) else { return false };
         if group.rows.is_empty() {
             self.groups.remove(name);
             self.touched.remove(name);
+            return false;
         }
-    }
-
-    /// Whether a group has expired.
-    fn judge(&mut self, name: &GroupName, rule: &SweepRule<'_>) -> bool {
-        let Some(group) = self.groups.get(name) else { return false };
         let unused_ms = rule.now.ms_since(group.used_at);
         let is_active = (rule.is_active)(name);
         if is_active && unused_ms > rule.retention_ms / TOUCHES_PER_RETENTION {
@@ -761,6 +763,18 @@ mod tests {
         assert!(first.rest.is_some() && offsets.count >= count - ITEMS_PER_SLICE);
         assert_eq!(sweep(&mut offsets, 1 + RETENTION_MS + 1, true), ["large"], "it is judged once");
         assert!(offsets.groups.is_empty() && offsets.count == 0);
+    }
+
+    #[test]
+    fn a_group_that_a_snapshot_names_without_offsets_is_dropped() {
+        let mut offsets = Offsets::default();
+        offsets.commit(&name("active"), key(0), QueueOffset(1)).unwrap();
+        let mut snapshot = Facts::default();
+        AllOffsets::default().add(&offsets, &mut snapshot);
+        let mut restarted = restored(&[snapshot]);
+        assert!(restarted.has(&name("active")), "it commits again soon");
+        assert!(sweep(&mut restarted, 1, true).is_empty());
+        assert!(!restarted.has(&name("active")) && !restarted.has_changes());
     }
 
     #[test]
