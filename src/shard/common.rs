@@ -6,6 +6,7 @@ use std::rc::Rc;
 use glommio::sync::{Permit, Semaphore};
 
 use super::budget::Budget;
+use super::input::Spares;
 use super::nudge::Pulse;
 use super::patience::Patience;
 use super::readers::Readers;
@@ -35,6 +36,8 @@ pub struct Common<S: Service> {
     pulse: Pulse,
     /// Unsent replies.
     pub output_budget: Budget,
+    /// The buffers into which connections read.
+    pub spares: Rc<Spares>,
     /// Large requests that are not complete yet.
     pub input_budget: Budget,
     /// Requests that wait for room in the log.
@@ -79,6 +82,7 @@ impl<S: Service> Common<S> {
             cold_reads: Semaphore::new(COLD_READS_MAX),
             pulse,
             output_budget: Budget::new(OUTPUT_BYTES_MAX),
+            spares: Rc::default(),
             input_budget: Budget::new(INPUT_BYTES_MAX),
             parked_budget: Budget::new(PARKED_BYTES_MAX),
             readers: Readers::default(),

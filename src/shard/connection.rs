@@ -171,7 +171,7 @@ impl<S: Service> Connection<S> {
     }
 
     async fn serve(self: &Rc<Self>) -> Result<Infallible, Closed> {
-        let mut input = Input::default();
+        let mut input = Input::new(self.common.spares.clone());
         loop {
             self.ready_to_read().await?;
             self.stream.readable().await;

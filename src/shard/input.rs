@@ -1,107 +1,302 @@
 //! Bytes that a connection has received and not yet split into frames.
 //!
 //! ```text
-//!   room ─▶ (a read) ─▶ received ─▶ take ─▶ frames, all dropped ─▶ give_back ─┐
-//!    ▲                                                                        │
-//!    └──────── what is left of a cut frame, moved to the front ◀──────────────┘
+//!   Spares ─▶ room ─▶ (a read) ─▶ received ─▶ take ─▶ frames, all dropped ─▶ give_back ─▶ Spares
+//!              ▲                                                                 │
+//!              └─────────── what is left of a cut frame, copied ◀────────────────┘
 //! ```
 //!
-//! The memory is zeroed once and then reused, because zeroing it for every read costs as much as
-//! checksumming the data. Reuse requires that all frames of one read are dropped before the next
-//! read. If one is kept (a held pull references its topic name), the connection allocates new
-//! memory.
+//! All connections of a shard read into the same few buffers, one after the other. So the
+//! processor's cache still holds what was received when its frames are checked and stored, and a
+//! connection between two frames holds no memory. The buffers are zeroed once, because zeroing them
+//! for every read would cost as much as checksumming the data.
 //!
-//! The size follows the traffic: it doubles when a read fills the memory or a frame does not fit,
-//! and halves after [`QUIET_READS`] reads that needed only a quarter of it.
+//! A connection that yields while it handles its frames may keep its buffer once, if few others do.
+//! Otherwise it copies what it has not handled. So nobody waits for a buffer.
+//!
+//! A buffer is used again once all frames in it have been dropped. A frame that is kept, because it
+//! waits for room in the log, pins a whole buffer, so what a short read brings is copied.
+//!
+//! A connection has a buffer of its own only while a frame arrives in pieces. Its size doubles until
+//! the frame fits, and it takes nothing but that frame.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
 
-const SIZE_MIN: usize = 4 << 10;
-/// The memory exceeds this only for a frame that does not fit.
-pub const SIZE_MAX: usize = 256 << 10;
-const QUIET_READS: u32 = 16;
+use crate::wire;
 
-/// Invariant: `filled <= buffer.len()`, except between `take` and `give_back`.
+/// Size of a shared buffer.
+const SHARED_SIZE: usize = 128 << 10;
+/// Minimum size of a buffer of a connection's own.
+const OWN_SIZE_MIN: usize = 4 << 10;
+/// Buffers up to this size are not counted as large ([`Input::is_large`]).
+const ORDINARY_MAX: usize = 256 << 10;
+/// The frames of shorter reads are copied.
+const COPY_MAX: usize = 16 << 10;
+/// Number of connections that may keep a shared buffer while they yield.
+const KEPT_MAX: usize = 4;
+/// Maximum number of buffers with kept frames that are used again. Others are freed.
+const PINNED_MAX: usize = 64;
+
+/// Buffers that are not in use, fully initialized. All but one have [`SHARED_SIZE`] bytes.
 #[derive(Default)]
-pub struct Input {
-    /// Fully initialized; received bytes are at the front.
-    buffer: BytesMut,
-    filled: usize,
-    /// The buffer, while frames point into it.
-    taken: Bytes,
-    /// Target size of the buffer.
-    size: usize,
-    quiet_reads: u32,
+pub struct Spares {
+    /// The last one used is the next one to be used.
+    free: RefCell<Vec<BytesMut>>,
+    /// Frames in these have been kept; the oldest is in front.
+    pinned: RefCell<VecDeque<Bytes>>,
+    /// For the next large frame.
+    large: Cell<Option<BytesMut>>,
+    /// Number of connections that have kept a buffer while they yield.
+    kept: Cell<usize>,
 }
 
-impl Input {
-    /// Memory that the next read needs, bytes.
-    pub fn next_size(&self) -> usize {
-        match self.filled == self.buffer.len() {
-            true => (2 * self.filled).max(SIZE_MIN),
-            false => self.buffer.len(),
+impl Spares {
+    fn take(&self) -> BytesMut {
+        if let Some(free) = self.free.borrow_mut().pop() {
+            return free;
+        }
+        let pinned = &mut *self.pinned.borrow_mut();
+        match pinned.pop_front().map(Bytes::try_into_mut) {
+            Some(Ok(free)) => free,
+            Some(Err(still_pinned)) => {
+                // A frame may be kept for long, so the next one is tried next time.
+                pinned.push_back(still_pinned);
+                BytesMut::zeroed(SHARED_SIZE)
+            }
+            None => BytesMut::zeroed(SHARED_SIZE),
         }
     }
 
-    /// Memory that kept frames hold, bytes.
+    /// A buffer of at least `size` bytes.
+    fn take_own(&self, size: usize) -> BytesMut {
+        let large = if size > ORDINARY_MAX { self.large.take() } else { None };
+        large.filter(|large| large.len() >= size).unwrap_or_else(|| BytesMut::zeroed(size))
+    }
+
+    fn take_back_own(&self, buffer: Bytes) {
+        if buffer.len() > ORDINARY_MAX
+            && let Ok(large) = buffer.try_into_mut()
+        {
+            self.large.set(Some(large));
+        }
+    }
+
+    fn take_back(&self, buffer: BytesMut) {
+        let free = &mut *self.free.borrow_mut();
+        if free.len() <= KEPT_MAX {
+            free.push(buffer);
+        }
+    }
+
+    /// Takes back a buffer in which frames may have been kept.
+    fn take_back_frozen(&self, buffer: Bytes) {
+        match buffer.try_into_mut() {
+            Ok(free) => self.take_back(free),
+            Err(pinned) => {
+                let all = &mut *self.pinned.borrow_mut();
+                if all.len() < PINNED_MAX {
+                    all.push_back(pinned);
+                }
+            }
+        }
+    }
+}
+
+/// Where received bytes are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Place {
+    /// Nowhere, or in memory of exactly their size.
+    #[default]
+    Copy,
+    Shared,
+    /// As [`Self::Shared`], while the connection yields or has yielded.
+    Kept,
+    Own,
+}
+
+/// Invariant: `filled <= buffer.len()`, except between `take` and `give_back`.
+pub struct Input {
+    spares: Rc<Spares>,
+    /// Fully initialized; received bytes are at the front. Empty if none are to be read into.
+    buffer: BytesMut,
+    filled: usize,
+    /// Received bytes, while frames point into them.
+    taken: Bytes,
+    /// Where `buffer` or `taken` is.
+    place: Place,
+    /// The beginning of a cut frame, if it is not in `buffer`.
+    rest: Vec<u8>,
+    /// The last read has not completed a frame.
+    is_slow: bool,
+}
+
+impl Input {
+    pub fn new(spares: Rc<Spares>) -> Self {
+        Self {
+            spares,
+            buffer: BytesMut::new(),
+            filled: 0,
+            taken: Bytes::new(),
+            place: Place::Copy,
+            rest: Vec::new(),
+            is_slow: false,
+        }
+    }
+
+    /// The beginning of a cut frame.
+    fn begun(&self) -> &[u8] {
+        match self.buffer.is_empty() {
+            true => &self.rest,
+            false => &self.buffer[..self.filled],
+        }
+    }
+
+    /// Size of the buffer that the next read needs.
+    pub fn next_size(&self) -> usize {
+        if self.buffer.is_empty() && !self.needs_own() {
+            return SHARED_SIZE;
+        }
+        let size = self.begun().len();
+        let doubled = match size < ORDINARY_MAX {
+            true => (2 * size).clamp(OWN_SIZE_MIN, ORDINARY_MAX),
+            false => 2 * size,
+        };
+        let grown = if size < self.buffer.len() { self.buffer.len() } else { doubled };
+        grown.min(self.frame_size())
+    }
+
+    /// Size of the frame that has begun: a bound if it is not known or invalid.
+    fn frame_size(&self) -> usize {
+        let size = wire::announced_size(self.begun()).unwrap_or(usize::MAX);
+        size.max(self.begun().len() + 1)
+    }
+
+    /// Whether that is much, so that the memory of all connections for such reads is bounded.
+    pub fn is_large(&self) -> bool {
+        self.next_size() > ORDINARY_MAX
+    }
+
+    fn needs_own(&self) -> bool {
+        self.is_slow || self.rest.len() >= SHARED_SIZE / 2
+    }
+
+    /// Memory that kept frames hold, bytes, after [`take`](Self::take).
     pub fn memory(&self) -> usize {
-        self.buffer.len()
+        self.taken.len()
     }
 
     /// The space for the next read.
     pub fn room(&mut self) -> &mut [u8] {
-        if self.filled == self.buffer.len() {
-            self.size = self.next_size();
-            self.resize();
+        let size = self.next_size();
+        if self.buffer.is_empty() {
+            (self.buffer, self.place) = match self.needs_own() {
+                true => (self.spares.take_own(size), Place::Own),
+                false => (self.spares.take(), Place::Shared),
+            };
+            self.filled = self.rest.len();
+            self.buffer[..self.filled].copy_from_slice(&self.rest);
+        } else if self.filled == self.buffer.len() {
+            let mut larger = self.spares.take_own(size);
+            larger[..self.filled].copy_from_slice(&self.buffer);
+            self.buffer = larger;
         }
-        &mut self.buffer[self.filled..]
+        let end = match self.place {
+            Place::Own => self.frame_size().min(self.buffer.len()),
+            _ => self.buffer.len(),
+        };
+        &mut self.buffer[self.filled..end]
     }
 
     /// A read has written `size` bytes.
     pub fn received(&mut self, size: usize) {
         self.filled += size;
-        let is_quiet = self.filled <= self.buffer.len() / 4;
-        self.quiet_reads = if is_quiet { self.quiet_reads + 1 } else { 0 };
-        if self.filled == self.buffer.len() && self.size < SIZE_MAX {
-            self.size = 2 * self.filled;
-        }
-        if self.quiet_reads == QUIET_READS {
-            self.quiet_reads = 0;
-            self.size = (self.size / 2).max(SIZE_MIN);
+        self.rest = Vec::new();
+    }
+
+    /// Hands over a shared buffer, because a read has found nothing.
+    pub fn release(&mut self) {
+        if self.place == Place::Shared {
+            self.place = Place::Copy;
+            self.spares.take_back(std::mem::take(&mut self.buffer));
         }
     }
 
     /// All received bytes, to split frames off the front. The rest must be given back.
     pub fn take(&mut self) -> Bytes {
-        self.taken = std::mem::take(&mut self.buffer).freeze();
+        let buffer = std::mem::take(&mut self.buffer);
+        self.taken = match self.place == Place::Shared && self.filled <= COPY_MAX {
+            true => {
+                let copy = Bytes::copy_from_slice(&buffer[..self.filled]);
+                self.spares.take_back(buffer);
+                self.place = Place::Copy;
+                copy
+            }
+            false => buffer.freeze(),
+        };
         self.taken.slice(..self.filled)
+    }
+
+    /// Called before the connection yields: it may keep a shared buffer once, unless `takes_long`.
+    /// Returns `unread`, or a copy of it.
+    pub fn before_yield(&mut self, unread: Bytes, takes_long: bool) -> Bytes {
+        let kept = &self.spares.kept;
+        match self.place {
+            Place::Shared if !takes_long && kept.get() < KEPT_MAX => {
+                kept.set(kept.get() + 1);
+                self.place = Place::Kept;
+                unread
+            }
+            Place::Shared | Place::Kept => {
+                let copy = Bytes::copy_from_slice(&unread);
+                drop(unread);
+                let taken = std::mem::replace(&mut self.taken, copy.clone());
+                self.hand_over(taken);
+                copy
+            }
+            Place::Copy | Place::Own => unread,
+        }
     }
 
     /// Takes back `rest`, the bytes that follow the frames.
     pub fn give_back(&mut self, rest: Bytes) {
-        let begin = self.filled - rest.len();
+        self.is_slow = rest.len() == self.filled;
+        let stays = self.is_slow && self.place == Place::Own;
+        if !stays {
+            self.rest = rest.to_vec();
+        }
         drop(rest);
-        let rest = begin..self.filled;
-        self.filled = rest.len();
-        match std::mem::take(&mut self.taken).try_into_mut() {
-            Ok(buffer) => {
-                self.buffer = buffer;
-                self.buffer.copy_within(rest, 0);
-                if self.buffer.len() != self.size && self.filled < self.size {
-                    self.resize();
-                }
-            }
-            Err(kept) => {
-                self.buffer = BytesMut::zeroed(self.size.max(2 * rest.len()));
-                self.buffer[..self.filled].copy_from_slice(&kept[rest]);
-            }
+        let taken = std::mem::take(&mut self.taken);
+        if stays {
+            self.buffer = taken.try_into_mut().expect("no frame points into it");
+        } else {
+            self.hand_over(taken);
         }
     }
 
-    fn resize(&mut self) {
-        let mut buffer = BytesMut::zeroed(self.size);
-        buffer[..self.filled].copy_from_slice(&self.buffer[..self.filled]);
-        self.buffer = buffer;
+    /// Gives a buffer back, in which frames may have been kept.
+    fn hand_over(&mut self, taken: Bytes) {
+        match std::mem::take(&mut self.place) {
+            Place::Shared => self.spares.take_back_frozen(taken),
+            Place::Kept => {
+                self.spares.kept.set(self.spares.kept.get() - 1);
+                self.spares.take_back_frozen(taken);
+            }
+            Place::Own => self.spares.take_back_own(taken),
+            Place::Copy => {}
+        }
+    }
+}
+
+impl Drop for Input {
+    fn drop(&mut self) {
+        let buffer = std::mem::take(&mut self.buffer);
+        let taken =
+            if buffer.is_empty() { std::mem::take(&mut self.taken) } else { buffer.freeze() };
+        self.hand_over(taken);
     }
 }
 
@@ -109,95 +304,201 @@ impl Input {
 mod tests {
     use super::*;
 
-    /// Feeds `bytes` in reads of whatever size fits.
-    fn receive(input: &mut Input, mut bytes: &[u8]) {
-        while !bytes.is_empty() {
-            let room = input.room();
-            let size = room.len().min(bytes.len());
-            room[..size].copy_from_slice(&bytes[..size]);
-            input.received(size);
-            bytes = &bytes[size..];
-        }
+    fn input() -> (Rc<Spares>, Input) {
+        let spares = Rc::new(Spares::default());
+        (spares.clone(), Input::new(spares))
     }
 
-    fn pattern(size: usize) -> Vec<u8> {
-        (0..size).map(|index| (index % 251) as u8).collect()
+    /// A frame of `size` bytes.
+    fn frame(size: usize) -> Vec<u8> {
+        let mut frame: Vec<u8> = (0..size).map(|index| (index % 251) as u8).collect();
+        frame[..4].copy_from_slice(&(size as u32 - 4).to_be_bytes());
+        frame
+    }
+
+    fn frames(size: usize, count: usize) -> Vec<u8> {
+        frame(size).repeat(count)
+    }
+
+    /// One read of as much of `bytes` as fits. Calls `during` with each frame and what is not handled
+    /// yet, which it may replace.
+    fn read(
+        input: &mut Input,
+        bytes: &mut &[u8],
+        mut during: impl FnMut(&mut Input, Bytes, Bytes) -> Bytes,
+    ) {
+        let room = input.room();
+        assert!(!room.is_empty(), "a read of no bytes would be taken for the end");
+        let size = room.len().min(bytes.len());
+        let (now, later) = bytes.split_at(size);
+        room[..size].copy_from_slice(now);
+        *bytes = later;
+        input.received(size);
+        let mut unread = input.take();
+        while let Some(size) = wire::announced_size(&unread).filter(|size| *size <= unread.len()) {
+            let frame = unread.split_to(size);
+            unread = during(input, frame, unread);
+        }
+        input.give_back(unread);
+    }
+
+    /// Reads all of `bytes`; returns the number of frames and of reads.
+    fn read_all(input: &mut Input, mut bytes: &[u8]) -> (usize, usize) {
+        let (mut frames, mut reads) = (0, 0);
+        while !bytes.is_empty() {
+            reads += 1;
+            read(input, &mut bytes, |_, _, unread| {
+                frames += 1;
+                unread
+            });
+        }
+        (frames, reads)
+    }
+
+    /// Reads one frame, and keeps it.
+    fn keep(input: &mut Input, size: usize) -> Bytes {
+        let mut kept = Bytes::new();
+        read(input, &mut &frame(size)[..], |_, frame, unread| {
+            kept = frame;
+            unread
+        });
+        kept
     }
 
     /// Whatever the sizes of reads and frames, and whether frames are kept or not, every byte
     /// arrives once and in order.
     #[test]
     fn what_is_received_is_taken_once_and_in_order() {
-        let sent = pattern(3_000_000);
-        for (read, frame, keeps) in
-            [(1_000, 300, false), (7_000, 5_000, true), (70_000, 600_000, false)]
-        {
-            let mut input = Input::default();
+        for (read_size, frame_size, yields, keeps) in [
+            (1_000, 300, 0, false),
+            (7_000, 5_000, 1, true),
+            (20_000, 7_000, 2, true),
+            (SHARED_SIZE, 10_000, 3, false),
+            (200_000, 150_000, 1, false),
+            (70_000, 600_000, 0, false),
+            (3_000, 500_000, 0, true),
+            (10, 4_096, 0, false),
+            (3, 20, 0, true),
+        ] {
+            let (spares, mut input) = input();
+            let sent = frames(frame_size, (20_000 * read_size).min(3_000_000) / frame_size + 1);
             let (mut taken, mut kept) = (Vec::new(), Vec::new());
-            for bytes in sent.chunks(read) {
-                receive(&mut input, bytes);
-                let mut unread = input.take();
-                while unread.len() >= frame {
-                    let frame = unread.split_to(frame);
-                    taken.extend_from_slice(&frame);
-                    if keeps {
-                        kept.push(frame);
-                    }
+            for mut bytes in sent.chunks(read_size) {
+                input.room();
+                input.release();
+                while !bytes.is_empty() {
+                    let mut yielded = 0;
+                    read(&mut input, &mut bytes, |input, frame, unread| {
+                        taken.extend_from_slice(&frame);
+                        kept.extend(keeps.then_some(frame));
+                        yielded += 1;
+                        match yielded <= yields {
+                            true => input.before_yield(unread, yields > 2),
+                            false => unread,
+                        }
+                    });
                 }
-                input.give_back(unread);
             }
-            taken.extend_from_slice(&input.take());
-            assert!(taken == sent, "reads of {read}, frames of {frame}");
-            assert!(kept.concat() == sent[..kept.len() * frame], "kept frames have changed");
+            assert!(taken == sent, "reads of {read_size}, frames of {frame_size}");
+            assert!(!keeps || kept.concat() == sent, "kept frames have changed");
+            assert_eq!(spares.kept.get(), 0);
         }
     }
 
+    fn spare_count(spares: &Spares) -> usize {
+        spares.free.borrow().len()
+    }
+
     #[test]
-    fn memory_is_used_again_unless_a_frame_is_kept() {
-        let mut input = Input::default();
-        let mut kept = Vec::new();
-        let mut turn = |keep: bool| {
-            receive(&mut input, &pattern(1_000));
+    fn all_connections_use_one_buffer_and_hold_no_memory_between_frames() {
+        let (spares, first) = input();
+        let mut inputs = [first, Input::new(spares.clone())];
+        let mut addresses = Vec::new();
+        for size in [1_000, 100_000, SHARED_SIZE] {
+            for input in &mut inputs {
+                addresses.push(input.room().as_ptr());
+                assert_eq!(read_all(input, &frame(size)), (1, 1));
+                assert!(input.buffer.is_empty() && input.rest.capacity() == 0);
+            }
+        }
+        assert!(addresses.iter().all(|address| *address == addresses[0]), "{addresses:?}");
+        assert_eq!(spare_count(&spares), 1);
+        inputs[0].room();
+        drop(inputs);
+        assert_eq!(spare_count(&spares), 1, "a closed connection leaves its buffer");
+    }
+
+    #[test]
+    fn what_is_kept_of_a_short_read_pins_no_shared_buffer() {
+        let (spares, mut input) = input();
+        let short = keep(&mut input, COPY_MAX);
+        assert_eq!(spare_count(&spares), 1);
+        let long = keep(&mut input, COPY_MAX + 1);
+        let longer = keep(&mut input, COPY_MAX + 2);
+        assert_eq!((spare_count(&spares), spares.pinned.borrow().len()), (0, 2));
+        drop(longer);
+        for (left, free) in [(2, 1), (1, 2)] {
+            // Empties the list of free buffers.
+            let free_before = std::mem::take(&mut *spares.free.borrow_mut());
+            read_all(&mut input, &frame(1_000));
+            spares.free.borrow_mut().extend(free_before);
+            assert_eq!((spares.pinned.borrow().len(), spare_count(&spares)), (left, free));
+        }
+        drop((short, long));
+    }
+
+    #[test]
+    fn few_connections_keep_a_shared_buffer_while_they_yield_and_none_keeps_it_twice() {
+        let (spares, _) = input();
+        let begin = || {
+            let mut input = Input::new(spares.clone());
+            let bytes = frames(20_000, 2);
+            input.room()[..bytes.len()].copy_from_slice(&bytes);
+            input.received(bytes.len());
             let mut unread = input.take();
-            let frame = unread.split_to(unread.len() - 400);
-            kept.extend(keep.then_some(frame));
-            input.give_back(unread);
-            assert_eq!(input.filled, 400);
-            input.buffer.as_ptr()
+            (unread.split_to(20_000), unread, input)
         };
-        let address = turn(false);
-        assert_eq!(turn(false), address);
-        assert_ne!(turn(true), address);
+        let yielding: Vec<_> = (0..=KEPT_MAX)
+            .map(|nth| {
+                let (frame, unread, mut input) = begin();
+                drop(frame);
+                let before = unread.as_ptr();
+                let unread = input.before_yield(unread, false);
+                assert_eq!(unread.as_ptr() == before, nth < KEPT_MAX, "{nth}");
+                (unread, input)
+            })
+            .collect();
+        assert_eq!((spares.kept.get(), spare_count(&spares)), (KEPT_MAX, 1));
+        for (unread, mut input) in yielding {
+            let unread = input.before_yield(unread, false);
+            assert_eq!(unread, frame(20_000));
+            assert_eq!(input.memory(), 20_000);
+            input.give_back(unread.slice(20_000..));
+        }
+        assert_eq!((spares.kept.get(), spare_count(&spares)), (0, KEPT_MAX + 1));
     }
 
+    /// 600,000 bytes in pieces of 1,000: without doubling, each would be copied 300 times.
     #[test]
-    fn memory_follows_the_traffic() {
-        let mut input = Input::default();
-        let mut turn = |size: usize| {
-            receive(&mut input, &pattern(size));
-            let end = input.take().slice(input.filled..);
-            input.give_back(end);
-            input.buffer.len()
-        };
-        assert_eq!(turn(100), SIZE_MIN);
-        assert_eq!(turn(SIZE_MIN), 2 * SIZE_MIN);
-        assert!(turn(3 << 20) >= 3 << 20);
-        let mut size = 0;
-        for _ in 0..16 * QUIET_READS {
-            size = turn(100);
+    fn a_frame_in_pieces_has_a_buffer_of_its_own_that_doubles() {
+        let (spares, mut input) = input();
+        let (sent, mut sizes) = (frames(600_000, 2), vec![]);
+        for bytes in sent[..600_000].chunks(1_000) {
+            assert_eq!(input.is_large(), input.next_size() > ORDINARY_MAX);
+            sizes.push(input.next_size());
+            read_all(&mut input, bytes);
         }
-        assert_eq!(size, SIZE_MIN);
-    }
-
-    #[test]
-    fn full_reads_grow_memory_only_so_far() {
-        let mut input = Input::default();
-        for _ in 0..20 {
-            let size = input.room().len();
-            receive(&mut input, &pattern(size));
-            let end = input.take().slice(size..);
-            input.give_back(end);
-        }
-        assert_eq!(input.buffer.len(), SIZE_MAX);
+        sizes.dedup();
+        assert_eq!(sizes[..3], [SHARED_SIZE, OWN_SIZE_MIN, 2 * OWN_SIZE_MIN]);
+        assert_eq!(sizes.last(), Some(&600_000), "no more than the frame needs");
+        assert!(sizes.len() < 12, "{sizes:?}");
+        assert!(input.buffer.is_empty() && !input.is_large() && input.rest.capacity() == 0);
+        // The next large frame, read at full speed, uses the memory of the first one.
+        let large = spares.large.take().expect("it is kept");
+        let address = large.as_ptr();
+        spares.large.set(Some(large));
+        let counts = read_all(&mut input, &sent[600_000..]);
+        assert_eq!(counts, (1, 3), "up to 128 KiB, up to 256 KiB, and the rest");
+        assert_eq!(spares.large.take().map(|large| large.as_ptr()), Some(address));
     }
 }

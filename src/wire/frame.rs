@@ -100,6 +100,12 @@ pub fn next_frame_of(input: &mut Bytes, size_max: usize) -> Result<Option<Frame>
     Ok(Some(layout.frame(input.split_to(layout.size))))
 }
 
+/// The size of the frame that begins with `bytes`, if they are enough to tell. It may be invalid.
+pub fn announced_size(bytes: &[u8]) -> Option<usize> {
+    let (size, _) = U32::ref_from_prefix(bytes).ok()?;
+    Some((size.get() as usize).saturating_add(size_of::<U32>()))
+}
+
 /// The prefix of a complete frame.
 struct Layout {
     encoding: HeaderEncoding,
@@ -120,7 +126,7 @@ impl Layout {
 /// The layout of the frame at the start of `input`, if it is complete.
 fn next_layout(input: &[u8], size_max: usize) -> Result<Option<Layout>, FrameError> {
     let Ok((prefix, _)) = Prefix::ref_from_prefix(input) else { return Ok(None) };
-    let size = (prefix.size.get() as usize).saturating_add(size_of::<U32>());
+    let Some(size) = announced_size(prefix.as_bytes()) else { return Ok(None) };
     if size > size_max {
         return Err(FrameError::TooLarge { size, size_max });
     }

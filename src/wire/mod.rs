@@ -47,7 +47,9 @@ mod skipped;
 mod tests;
 
 pub use client::encode_client_request;
-pub use frame::{FRAME_SIZE_MAX, Frame, FrameError, HeaderEncoding, next_frame, next_frame_of};
+pub use frame::{
+    FRAME_SIZE_MAX, Frame, FrameError, HeaderEncoding, announced_size, next_frame, next_frame_of,
+};
 pub use header::head::{Dialect, Head, Language, ReplyTo};
 pub use header::{decode_head, unreadable_reply_to};
 pub use records::{BatchFull, RecordBatch};

@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use futures_util::future::select;
@@ -14,7 +15,7 @@ use crate::model::Refusal;
 use crate::reactor;
 use crate::shard::asked::{Arrival, Asked};
 use crate::shard::clock;
-use crate::shard::input::{self, Input};
+use crate::shard::input::Input;
 use crate::shard::service::Service;
 use crate::shard::turn::Turn;
 use crate::wire::{self, Frame, FrameError, Head};
@@ -49,13 +50,15 @@ impl<S: Service> Connection<S> {
         self.reads.set(self.reads.get() + 1);
         let mut arrival = Arrival { now, read_at: now.moment, read: self.reads.get() };
         let mut turn = Turn::begin();
-        let memory = input.memory();
         let mut unread = input.take();
-        while let Some(frame) = wire::next_frame_of(&mut unread, wire::FRAME_SIZE_MAX)? {
+        let (mut is_over, mut yields) = (false, 0);
+        loop {
             let is_ready = self.check_ready()?.is_some();
-            if !is_ready || turn.is_over(frame.size()) {
+            if (is_over || !is_ready) && has_frame(&unread) {
                 self.flush();
                 self.common.beat();
+                yields += 1;
+                unread = input.before_yield(unread, !is_ready || yields > 1);
                 match is_ready {
                     true => {
                         // Time spent waiting for other connections does not count as waiting for
@@ -69,11 +72,18 @@ impl<S: Service> Connection<S> {
                 }
                 (turn, arrival.now) = (Turn::begin(), clock::now());
             }
+            let Some(frame) = wire::next_frame_of(&mut unread, wire::FRAME_SIZE_MAX)? else {
+                break;
+            };
+            is_over = turn.is_over(frame.size());
             if let Some((asked, request)) = self.decode(&frame, read_instant) {
-                self.take(asked, request, arrival, memory);
+                self.take(asked, request, arrival, input.memory());
             }
         }
         input.give_back(unread);
+        if !input.is_large() {
+            self.input_share.set(0);
+        }
         self.flush();
         Ok(())
     }
@@ -148,8 +158,14 @@ impl<S: Service> Connection<S> {
 
     pub(super) async fn read(&self, input: &mut Input) -> Result<usize, Closed> {
         self.memory_for(input).await?;
-        let room = input.room();
-        let size = poll_fn(|context| self.stream.poll_read(context, room)).await?;
+        let size = loop {
+            let read = poll_fn(|context| Poll::Ready(self.stream.poll_read(context, input.room())));
+            match read.await {
+                Poll::Ready(size) => break size?,
+                Poll::Pending => input.release(),
+            }
+            self.stream.readable().await;
+        };
         input.received(size);
         self.common.metrics.received_bytes.add(size as u64);
         Ok(size)
@@ -160,8 +176,7 @@ impl<S: Service> Connection<S> {
     async fn memory_for(&self, input: &Input) -> Result<(), Closed> {
         let deadline = Instant::now() + MEMORY_WAIT_MAX;
         loop {
-            let size = input.next_size();
-            let large = if size > input::SIZE_MAX { size } else { 0 };
+            let large = if input.is_large() { input.next_size() } else { 0 };
             if self.input_share.try_set(large) {
                 return Ok(());
             }
@@ -172,4 +187,8 @@ impl<S: Service> Connection<S> {
             reactor::sleep(Duration::from_millis(5)).await;
         }
     }
+}
+
+fn has_frame(bytes: &[u8]) -> bool {
+    wire::announced_size(bytes).is_some_and(|size| size <= bytes.len())
 }
