@@ -25,7 +25,7 @@ pub struct Arrival {
     pub now: Now,
     /// When the request was read.
     pub read_at: Moment,
-    /// The number of that read.
+    /// Requests with the same number are in the same memory: that of one read, or a copy of its end.
     pub read: u64,
 }
 

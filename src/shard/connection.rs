@@ -239,6 +239,8 @@ impl<S: Service> Connection<S> {
 
     /// Sends the pending replies, for a limited time, then drops everything.
     async fn close_gracefully(self: &Rc<Self>) {
+        // The input and its memory are gone.
+        self.input_share.set(0);
         self.moved.wait(|| self.is_unparked().then_some(())).await;
         self.common.service.connection_closed(self.id);
         let deadline = Instant::now() + GRACEFUL_CLOSE_MAX;

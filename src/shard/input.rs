@@ -28,8 +28,8 @@ use bytes::{Bytes, BytesMut};
 
 use crate::wire;
 
-/// Size of a shared buffer.
-const SHARED_SIZE: usize = 128 << 10;
+/// Size of a shared buffer: the most that a read brings, except of a frame that arrives in pieces.
+pub const SHARED_SIZE: usize = 128 << 10;
 /// Minimum size of a buffer of a connection's own.
 const OWN_SIZE_MIN: usize = 4 << 10;
 /// Buffers up to this size are not counted as large ([`Input::is_large`]).
@@ -48,8 +48,8 @@ pub struct Spares {
     free: RefCell<Vec<BytesMut>>,
     /// Frames in these have been kept; the oldest is in front.
     pinned: RefCell<VecDeque<Bytes>>,
-    /// For the next large frame.
-    large: Cell<Option<BytesMut>>,
+    /// The own buffer of the last frame for which a shared one was too small.
+    own: RefCell<Option<BytesMut>>,
     /// Number of connections that have kept a buffer while they yield.
     kept: Cell<usize>,
 }
@@ -71,17 +71,17 @@ impl Spares {
         }
     }
 
-    /// A buffer of at least `size` bytes.
     fn take_own(&self, size: usize) -> BytesMut {
-        let large = if size > ORDINARY_MAX { self.large.take() } else { None };
-        large.filter(|large| large.len() >= size).unwrap_or_else(|| BytesMut::zeroed(size))
+        let own = &mut *self.own.borrow_mut();
+        let fitting = own.take_if(|own| own.len() == size);
+        fitting.unwrap_or_else(|| BytesMut::zeroed(size))
     }
 
     fn take_back_own(&self, buffer: Bytes) {
-        if buffer.len() > ORDINARY_MAX
-            && let Ok(large) = buffer.try_into_mut()
+        if buffer.len() > SHARED_SIZE
+            && let Ok(own) = buffer.try_into_mut()
         {
-            self.large.set(Some(large));
+            self.own.replace(Some(own));
         }
     }
 
@@ -98,9 +98,10 @@ impl Spares {
             Ok(free) => self.take_back(free),
             Err(pinned) => {
                 let all = &mut *self.pinned.borrow_mut();
-                if all.len() < PINNED_MAX {
-                    all.push_back(pinned);
+                if all.len() == PINNED_MAX {
+                    all.pop_front();
                 }
+                all.push_back(pinned);
             }
         }
     }
@@ -118,7 +119,7 @@ enum Place {
     Own,
 }
 
-/// Invariant: `filled <= buffer.len()`, except between `take` and `give_back`.
+/// Invariant: `filled <= buffer.len()` while there is a buffer.
 pub struct Input {
     spares: Rc<Spares>,
     /// Fully initialized; received bytes are at the front. Empty if none are to be read into.
@@ -132,6 +133,8 @@ pub struct Input {
     rest: Vec<u8>,
     /// The last read has not completed a frame.
     is_slow: bool,
+    /// Size of the buffer for the next read.
+    planned: usize,
 }
 
 impl Input {
@@ -144,6 +147,7 @@ impl Input {
             place: Place::Copy,
             rest: Vec::new(),
             is_slow: false,
+            planned: 0,
         }
     }
 
@@ -155,18 +159,30 @@ impl Input {
         }
     }
 
-    /// Size of the buffer that the next read needs.
-    pub fn next_size(&self) -> usize {
+    /// Size of the buffer that the next read needs, bytes.
+    fn next_size(&self) -> usize {
         if self.buffer.is_empty() && !self.needs_own() {
             return SHARED_SIZE;
         }
         let size = self.begun().len();
+        if size < self.buffer.len() {
+            return self.buffer.len();
+        }
         let doubled = match size < ORDINARY_MAX {
             true => (2 * size).clamp(OWN_SIZE_MIN, ORDINARY_MAX),
             false => 2 * size,
         };
-        let grown = if size < self.buffer.len() { self.buffer.len() } else { doubled };
-        grown.min(self.frame_size())
+        let needed = doubled.min(self.frame_size());
+        match self.spares.own.borrow().as_ref().map_or(0, BytesMut::len) {
+            spare if (needed..=self.frame_size()).contains(&spare) => spare,
+            _ => needed,
+        }
+    }
+
+    /// Decides on the buffer for the next read; returns its size, bytes.
+    pub fn plan(&mut self) -> usize {
+        self.planned = self.next_size();
+        self.planned
     }
 
     /// Size of the frame that has begun: a bound if it is not known or invalid.
@@ -189,18 +205,17 @@ impl Input {
         self.taken.len()
     }
 
-    /// The space for the next read.
+    /// The space for the next read, as planned.
     pub fn room(&mut self) -> &mut [u8] {
-        let size = self.next_size();
         if self.buffer.is_empty() {
             (self.buffer, self.place) = match self.needs_own() {
-                true => (self.spares.take_own(size), Place::Own),
+                true => (self.spares.take_own(self.planned), Place::Own),
                 false => (self.spares.take(), Place::Shared),
             };
             self.filled = self.rest.len();
             self.buffer[..self.filled].copy_from_slice(&self.rest);
         } else if self.filled == self.buffer.len() {
-            let mut larger = self.spares.take_own(size);
+            let mut larger = self.spares.take_own(self.planned);
             larger[..self.filled].copy_from_slice(&self.buffer);
             self.buffer = larger;
         }
@@ -241,23 +256,22 @@ impl Input {
     }
 
     /// Called before the connection yields: it may keep a shared buffer once, unless `takes_long`.
-    /// Returns `unread`, or a copy of it.
-    pub fn before_yield(&mut self, unread: Bytes, takes_long: bool) -> Bytes {
+    /// Otherwise replaces `unread` by a copy and returns true: later frames pin other memory.
+    pub fn before_yield(&mut self, unread: &mut Bytes, takes_long: bool) -> bool {
         let kept = &self.spares.kept;
         match self.place {
             Place::Shared if !takes_long && kept.get() < KEPT_MAX => {
                 kept.set(kept.get() + 1);
                 self.place = Place::Kept;
-                unread
+                false
             }
             Place::Shared | Place::Kept => {
-                let copy = Bytes::copy_from_slice(&unread);
-                drop(unread);
-                let taken = std::mem::replace(&mut self.taken, copy.clone());
+                *unread = Bytes::copy_from_slice(unread);
+                let taken = std::mem::replace(&mut self.taken, unread.clone());
                 self.hand_over(taken);
-                copy
+                true
             }
-            Place::Copy | Place::Own => unread,
+            Place::Copy | Place::Own => false,
         }
     }
 
@@ -327,6 +341,7 @@ mod tests {
         bytes: &mut &[u8],
         mut during: impl FnMut(&mut Input, Bytes, Bytes) -> Bytes,
     ) {
+        input.plan();
         let room = input.room();
         assert!(!room.is_empty(), "a read of no bytes would be taken for the end");
         let size = room.len().min(bytes.len());
@@ -384,18 +399,19 @@ mod tests {
             let sent = frames(frame_size, (20_000 * read_size).min(3_000_000) / frame_size + 1);
             let (mut taken, mut kept) = (Vec::new(), Vec::new());
             for mut bytes in sent.chunks(read_size) {
+                input.plan();
                 input.room();
                 input.release();
                 while !bytes.is_empty() {
                     let mut yielded = 0;
-                    read(&mut input, &mut bytes, |input, frame, unread| {
+                    read(&mut input, &mut bytes, |input, frame, mut unread| {
                         taken.extend_from_slice(&frame);
                         kept.extend(keeps.then_some(frame));
                         yielded += 1;
-                        match yielded <= yields {
-                            true => input.before_yield(unread, yields > 2),
-                            false => unread,
+                        if yielded <= yields {
+                            input.before_yield(&mut unread, yields > 2);
                         }
+                        unread
                     });
                 }
             }
@@ -460,17 +476,15 @@ mod tests {
         };
         let yielding: Vec<_> = (0..=KEPT_MAX)
             .map(|nth| {
-                let (frame, unread, mut input) = begin();
+                let (frame, mut unread, mut input) = begin();
                 drop(frame);
-                let before = unread.as_ptr();
-                let unread = input.before_yield(unread, false);
-                assert_eq!(unread.as_ptr() == before, nth < KEPT_MAX, "{nth}");
+                assert_eq!(input.before_yield(&mut unread, false), nth >= KEPT_MAX, "{nth}");
                 (unread, input)
             })
             .collect();
         assert_eq!((spares.kept.get(), spare_count(&spares)), (KEPT_MAX, 1));
-        for (unread, mut input) in yielding {
-            let unread = input.before_yield(unread, false);
+        for (nth, (mut unread, mut input)) in yielding.into_iter().enumerate() {
+            assert_eq!(input.before_yield(&mut unread, false), nth < KEPT_MAX, "{nth}");
             assert_eq!(unread, frame(20_000));
             assert_eq!(input.memory(), 20_000);
             input.give_back(unread.slice(20_000..));
@@ -493,12 +507,22 @@ mod tests {
         assert_eq!(sizes.last(), Some(&600_000), "no more than the frame needs");
         assert!(sizes.len() < 12, "{sizes:?}");
         assert!(input.buffer.is_empty() && !input.is_large() && input.rest.capacity() == 0);
-        // The next large frame, read at full speed, uses the memory of the first one.
-        let large = spares.large.take().expect("it is kept");
-        let address = large.as_ptr();
-        spares.large.set(Some(large));
-        let counts = read_all(&mut input, &sent[600_000..]);
-        assert_eq!(counts, (1, 3), "up to 128 KiB, up to 256 KiB, and the rest");
-        assert_eq!(spares.large.take().map(|large| large.as_ptr()), Some(address));
+        // The next frame of this size, read at full speed, uses the memory of the first one.
+        let address = |spares: &Spares| spares.own.borrow().as_ref().unwrap().as_ptr();
+        let before = address(&spares);
+        assert_eq!(read_all(&mut input, &sent[600_000..]), (1, 2), "up to 128 KiB, and the rest");
+        assert_eq!(address(&spares), before);
+    }
+
+    /// The memory for large frames is bounded by what is planned.
+    #[test]
+    fn a_buffer_has_the_planned_size_whatever_becomes_spare_meanwhile() {
+        let (spares, mut input) = input();
+        read_all(&mut input, &frame(300_000)[..ORDINARY_MAX + 1]);
+        spares.own.replace(Some(BytesMut::zeroed(16 << 20)));
+        assert_eq!(input.plan(), 300_000, "a longer one is not lent");
+        spares.own.replace(Some(BytesMut::zeroed(299_999)));
+        input.room();
+        assert_eq!(input.buffer.len(), 300_000);
     }
 }

@@ -13,10 +13,11 @@ use std::rc::Rc;
 
 use futures_util::future::select;
 
+use super::input::SHARED_SIZE;
 use crate::reactor::{self, Turn, Turns};
 
-/// Maximum bytes that a read may bring; most bring less.
-const READ_SIZE: u64 = 256 << 10;
+/// Bytes that a read may bring; most bring less.
+const READ_SIZE: u64 = SHARED_SIZE as u64;
 
 /// The connections of a shard that queue for reading. Invariant: `called` is the number of
 /// connections that have been granted a turn and have not taken it.

@@ -58,7 +58,10 @@ impl<S: Service> Connection<S> {
                 self.flush();
                 self.common.beat();
                 yields += 1;
-                unread = input.before_yield(unread, !is_ready || yields > 1);
+                if input.before_yield(&mut unread, !is_ready || yields > 1) {
+                    self.reads.set(self.reads.get() + 1);
+                    arrival.read = self.reads.get();
+                }
                 match is_ready {
                     true => {
                         // Time spent waiting for other connections does not count as waiting for
@@ -173,10 +176,11 @@ impl<S: Service> Connection<S> {
 
     /// Waits until there is memory for the next read. Only large frames count, so connections with
     /// small ones never wait here.
-    async fn memory_for(&self, input: &Input) -> Result<(), Closed> {
+    async fn memory_for(&self, input: &mut Input) -> Result<(), Closed> {
         let deadline = Instant::now() + MEMORY_WAIT_MAX;
         loop {
-            let large = if input.is_large() { input.next_size() } else { 0 };
+            let size = input.plan();
+            let large = if input.is_large() { size } else { 0 };
             if self.input_share.try_set(large) {
                 return Ok(());
             }
