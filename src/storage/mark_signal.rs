@@ -16,15 +16,15 @@ use crate::model::LogOffset;
 /// Marks usually arrive in ascending order, and registering then appends to a queue. A wait may be
 /// dropped at any time, which removes its waker.
 #[derive(Default)]
-pub struct MarkSignal(RefCell<Waiters>);
+pub struct MarkSignal<M = LogOffset>(RefCell<Waiters<M>>);
 
 /// Identifies a registration. Waiters with the same mark are woken in order of arrival.
-type Key = (LogOffset, u64);
+type Key<M> = (M, u64);
 
 #[derive(Default)]
-struct Waiters {
+struct Waiters<M> {
     /// By ascending key; `None` if the wait was dropped. Neither the first nor the last is `None`.
-    wakers: VecDeque<(Key, Option<Waker>)>,
+    wakers: VecDeque<(Key<M>, Option<Waker>)>,
     next_number: u64,
     /// Entries of `wakers` that are `None`.
     gone: usize,
@@ -33,38 +33,43 @@ struct Waiters {
 /// Woken after the borrow has ended, because a woken task may run immediately and wait again.
 type Woken = SmallVec<[Waker; 8]>;
 
-impl MarkSignal {
+impl<M: Copy + Ord + Unpin> MarkSignal<M> {
     /// Waits until `look` returns something; calls it again when `mark` is reached.
-    pub fn wait<T, L: FnMut() -> Option<T> + Unpin>(
-        &self,
-        mark: LogOffset,
-        look: L,
-    ) -> MarkWait<'_, L> {
+    pub fn wait<T, L: FnMut() -> Option<T> + Unpin>(&self, mark: M, look: L) -> MarkWait<'_, M, L> {
         MarkWait { signal: self, look, mark, key: None }
     }
 
     /// Wakes all whose mark is at most `reached`.
-    pub fn advance(&self, reached: LogOffset) {
-        let woken = self.0.borrow_mut().take_to(reached);
+    pub fn advance(&self, reached: M) {
+        let woken = self.0.borrow_mut().take_while(|mark| mark <= reached);
         woken.into_iter().for_each(Waker::wake);
     }
 
     /// Wakes all, since some marks may never be reached.
     pub fn notify_all(&self) {
-        self.advance(LogOffset(u64::MAX));
+        let woken = self.0.borrow_mut().take_while(|_| true);
+        woken.into_iter().for_each(Waker::wake);
+    }
+
+    /// Wakes the last one.
+    pub fn notify_last(&self) {
+        let last = self.0.borrow_mut().take_last();
+        if let Some(waker) = last {
+            waker.wake();
+        }
     }
 }
 
 /// Ready when `look` has returned something. See [`MarkSignal::wait`].
-pub struct MarkWait<'a, L> {
-    signal: &'a MarkSignal,
+pub struct MarkWait<'a, M: Copy + Ord, L> {
+    signal: &'a MarkSignal<M>,
     look: L,
-    mark: LogOffset,
+    mark: M,
     /// The key of its last registration.
-    key: Option<Key>,
+    key: Option<Key<M>>,
 }
 
-impl<T, L: FnMut() -> Option<T> + Unpin> Future for MarkWait<'_, L> {
+impl<T, M: Copy + Ord + Unpin, L: FnMut() -> Option<T> + Unpin> Future for MarkWait<'_, M, L> {
     type Output = T;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
@@ -78,7 +83,7 @@ impl<T, L: FnMut() -> Option<T> + Unpin> Future for MarkWait<'_, L> {
     }
 }
 
-impl<L> Drop for MarkWait<'_, L> {
+impl<M: Copy + Ord, L> Drop for MarkWait<'_, M, L> {
     fn drop(&mut self) {
         if let Some(key) = self.key {
             self.signal.0.borrow_mut().forget(key);
@@ -86,9 +91,9 @@ impl<L> Drop for MarkWait<'_, L> {
     }
 }
 
-impl Waiters {
+impl<M: Copy + Ord> Waiters<M> {
     /// Keeps `waker` under `key` if that is still in the queue, else under a new key.
-    fn register(&mut self, mark: LogOffset, key: Option<Key>, waker: &Waker) -> Key {
+    fn register(&mut self, mark: M, key: Option<Key<M>>, waker: &Waker) -> Key<M> {
         if let Some(key) = key
             && let Ok(index) = self.find(key)
             && let Some(known) = &mut self.wakers[index].1
@@ -103,9 +108,9 @@ impl Waiters {
         key
     }
 
-    fn take_to(&mut self, reached: LogOffset) -> Woken {
+    fn take_while(&mut self, is_reached: impl Fn(M) -> bool) -> Woken {
         let mut woken = Woken::new();
-        while let Some((_, waker)) = self.wakers.pop_front_if(|((mark, _), _)| *mark <= reached) {
+        while let Some((_, waker)) = self.wakers.pop_front_if(|((mark, _), _)| is_reached(*mark)) {
             self.gone -= usize::from(waker.is_none());
             woken.extend(waker);
         }
@@ -113,7 +118,13 @@ impl Waiters {
         woken
     }
 
-    fn forget(&mut self, key: Key) {
+    fn take_last(&mut self) -> Option<Waker> {
+        let (_, last) = self.wakers.pop_back()?;
+        self.trim();
+        last
+    }
+
+    fn forget(&mut self, key: Key<M>) {
         let Ok(index) = self.find(key) else { return };
         self.gone += usize::from(self.wakers[index].1.take().is_some());
         self.trim();
@@ -124,7 +135,7 @@ impl Waiters {
     }
 
     fn trim(&mut self) {
-        let is_gone = |(_, waker): &mut (Key, Option<Waker>)| waker.is_none();
+        let is_gone = |(_, waker): &mut (Key<M>, Option<Waker>)| waker.is_none();
         while self.wakers.pop_front_if(is_gone).is_some() {
             self.gone -= 1;
         }
@@ -133,7 +144,7 @@ impl Waiters {
         }
     }
 
-    fn find(&self, key: Key) -> Result<usize, usize> {
+    fn find(&self, key: Key<M>) -> Result<usize, usize> {
         match self.wakers.back() {
             Some((last, _)) if *last < key => Err(self.wakers.len()),
             _ => self.wakers.binary_search_by_key(&key, |(key, _)| *key),
