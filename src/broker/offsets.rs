@@ -469,13 +469,19 @@ impl Offsets {
         }
     }
 
+    /// A group may have very many rows, so only those that need it are visited.
     fn forget(&mut self, name: &GroupName) {
         let Some(group) = self.groups.remove(name) else { return };
         self.count -= group.rows.len();
         self.touched.remove(name);
-        for (queue, row) in group.rows {
-            self.pending_count -= usize::from(row.newest.is_reset);
-            self.changed.remove(&(name.clone(), queue));
+        if self.pending_count > 0 {
+            self.pending_count -= group.rows.values().filter(|row| row.newest.is_reset).count();
+        }
+        let first = QueueKey { topic: 0, queue: QueueId(0) };
+        let of_group = self.changed.range((name.clone(), first)..);
+        let of_group = of_group.take_while(|(changed, _)| changed == name).cloned();
+        for key in of_group.collect::<Vec<_>>() {
+            self.changed.remove(&key);
         }
     }
 }
