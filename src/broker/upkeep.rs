@@ -205,17 +205,16 @@ impl<D: Disk> Broker<D> {
     }
 
     fn sweep_some(&self, walk: Walk, now: Moment) {
-        if !self.leads() {
-            return self.at(now.plus_ms(SWEEP_EVERY_MS), Due::Sweep(Walk::default()));
-        }
+        // Rows of deleted topics go everywhere, because that is not recorded; groups expire by facts.
+        let leads = self.leads();
         let swept = {
             let state = &mut *self.state.borrow_mut();
             let (topics, groups) = (&state.durable.topics, &state.groups);
             let rule = SweepRule {
                 now: self.store.elapsed(now),
-                retention_ms: self.config.offset_retention_ms,
+                retention_ms: if leads { self.config.offset_retention_ms } else { u64::MAX },
                 has_topic: &|number| topics.topic(number).is_some(),
-                is_active: &|group| groups.has_members(group),
+                is_active: &|group| !leads || groups.has_members(group),
             };
             state.durable.offsets.sweep(walk, &rule)
         };
@@ -223,18 +222,19 @@ impl<D: Disk> Broker<D> {
         self.forget_groups(&expired, now);
         let pause_ms = if rest.is_some() { SWEEP_STEP_MS } else { SWEEP_EVERY_MS };
         self.at(now.plus_ms(pause_ms), Due::Sweep(rest.unwrap_or_default()));
-        self.schedule_flush(now);
+        if leads {
+            self.schedule_flush(now);
+        }
     }
 
     fn sweep_locks(&self, walk: Walk, now: Moment) {
-        if !self.leads() {
-            return self.at(now.plus_ms(SWEEP_LOCKS_EVERY_MS), Due::SweepLocks(Walk::default()));
-        }
+        let leads = self.leads();
         let swept = {
             let Durable { topics, locks, .. } = &mut self.state.borrow_mut().durable;
             locks.sweep(walk, now, |number| topics.topic(number).is_some())
         };
-        if !swept.released.is_empty()
+        if leads
+            && !swept.released.is_empty()
             && let Err(error) = self.record(&swept.released)
         {
             // The next sweep finds them again.
