@@ -184,6 +184,7 @@ impl Output {
         }
         if self.parts.is_empty() {
             self.bytes.clear();
+            self.bytes.shrink_to(RECLAIM_SIZE);
             self.is_behind = false;
         }
     }
@@ -200,6 +201,7 @@ impl Output {
             return;
         }
         self.bytes.drain(..unsent);
+        self.bytes.shrink_to(2 * self.bytes.len().max(RECLAIM_SIZE));
         for part in &mut self.parts {
             if let Part::Bytes(range) = part {
                 *range = range.start - unsent..range.end - unsent;
@@ -314,5 +316,6 @@ mod tests {
         }
         assert!(received == expected);
         assert_eq!((output.held(), output.is_behind, output.kept.len()), (0, false, 0));
+        assert!(output.bytes.capacity() <= RECLAIM_SIZE, "memory that does not count");
     }
 }
