@@ -59,10 +59,11 @@ impl NameService {
         let mut routes = self.routes.borrow_mut();
         let contested = routes.contested_by(registration).map(str::to_owned);
         let reply = routes.handle(request, connection, now)?;
-        if let Some(first) = registration.skipped.first()
+        if !registration.skipped.is_empty()
             && self.is_to_be_said(&format!("topics of {}", broker.name), now)
         {
-            tracing::warn!("{} registers topics that cannot be used: {first}", broker.name);
+            let skipped = registration.skipped.join("; ");
+            tracing::warn!("{} registers topics that cannot be used: {skipped}", broker.name);
         }
         // A broker that stops or falls silent loses its route first, so a broker that is replaced
         // is still running.

@@ -192,17 +192,15 @@ impl EncodeReply for ClientReply {
     }
 }
 
-/// Decodes the body of a reply to GET_CONSUMER_STATUS_FROM_CLIENT.
-pub fn status_offsets(status: ConsumerStatus) -> Result<Vec<(BrokerQueue, i64)>, Refusal> {
-    offsets(status.message_queue_table.0)
+/// Decodes the body of a reply to GET_CONSUMER_STATUS_FROM_CLIENT. Skips queues that cannot exist
+/// here: a client may have some of other brokers.
+pub fn status_offsets(status: ConsumerStatus) -> Vec<(BrokerQueue, i64)> {
+    status.message_queue_table.0.into_iter().filter_map(|entry| read_entry(entry).ok()).collect()
 }
 
-fn offsets(entries: Vec<Entry<'_>>) -> Result<Vec<(BrokerQueue, i64)>, Refusal> {
-    let read = |(ObjectKey(queue), offset): Entry<'_>| {
-        let (broker_name, queue) = queue.read()?;
-        Ok((BrokerQueue { broker_name, queue }, offset))
-    };
-    entries.into_iter().map(read).collect()
+fn read_entry((ObjectKey(queue), offset): Entry<'_>) -> Result<(BrokerQueue, i64), Refusal> {
+    let (broker_name, queue) = queue.read()?;
+    Ok((BrokerQueue { broker_name, queue }, offset))
 }
 
 fn entry((queue, offset): &(BrokerQueue, i64)) -> Entry<'_> {
@@ -231,8 +229,9 @@ impl<'a> OffsetTable<'a> {
         Self { offset_table: Offsets(table.iter().map(entry).collect()) }
     }
 
+    /// A reset is done for all of its queues or for none.
     pub fn read(self) -> Result<Vec<(BrokerQueue, i64)>, Refusal> {
-        offsets(self.offset_table.0)
+        self.offset_table.0.into_iter().map(read_entry).collect()
     }
 }
 

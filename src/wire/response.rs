@@ -281,7 +281,7 @@ impl Response {
 
     /// A client's consume offsets; for its reply to a server.
     pub fn consumer_status(&self) -> Result<Vec<(BrokerQueue, i64)>, ReplyError> {
-        client::status_offsets(self.json()?).map_err(|error| unreadable(&error.to_string()))
+        self.json().map(client::status_offsets)
     }
 
     /// The body without decoding it, if the request succeeded.

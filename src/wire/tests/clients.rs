@@ -227,13 +227,16 @@ fn consumer_status_and_its_reply() {
         let frame = encoded(Language::Java, encoding, &request);
         assert_eq!(asked(&frame), Ok(request.clone()));
         let reply = Ok(ClientReply::ConsumerStatus(offsets()));
-        let reply = response(reply_to(encoding, 221), reply);
+        let mut reply = response(reply_to(encoding, 221), reply);
         let expected = concat!(
             r#"{"consumerTable":{},"messageQueueTable":{{"brokerName":"b","queueId":0,"topic":"t"}:123,"#,
             r#"{"brokerName":"a\"{}","queueId":3,"topic":"t"}:-1}}"#,
         );
         assert_eq!(reply.body, expected);
         assert_eq!(reply.consumer_status(), Ok(offsets()));
+        // A queue that cannot exist here does not hide the others.
+        reply.body = expected.replacen(r#""topic":"t""#, r#""topic":"com.acme.order""#, 1).into();
+        assert_eq!(reply.consumer_status(), Ok(offsets()[1..].to_vec()));
         let refused: Result<ClientReply, _> = Err(Refusal::UnknownRequest { code: 221 });
         assert_eq!(
             response(reply_to(encoding, 221), refused).consumer_status().unwrap_err().code,
