@@ -244,5 +244,7 @@ pub fn missing(name: &str) -> Refusal {
 #[cold]
 fn not_a_number(name: &str, value: &str) -> Refusal {
     let shown = excerpt(value, SHOWN_MAX);
-    Refusal::Malformed(format!("header field {name} is {shown:?}, which is no number in its range"))
+    Refusal::Malformed(format!(
+        "header field {name} is {shown:?}, which is not a number in its range"
+    ))
 }

@@ -305,7 +305,7 @@ fn routes() {
 #[test]
 fn what_is_missing_or_wrong_is_named() {
     let malformed = |what: &str| Err(Refusal::Malformed(format!("header field {what}")));
-    let bad = |what: &str| malformed(&format!("{what}, which is no number in its range"));
+    let bad = |what: &str| malformed(&format!("{what}, which is not a number in its range"));
     let name = |name: &str| Err(Refusal::IllegalName(TopicName::new(name.to_owned()).unwrap_err()));
     #[rustfmt::skip]
     let rows: Vec<Row<'_>> = vec![

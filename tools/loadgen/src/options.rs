@@ -304,7 +304,7 @@ pub struct TargetOptions {
 
     /// Shards of the embedded broker, one per core.
     #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "namesrv")]
-    #[arg(value_parser = clap::value_parser!(u16).range(1..=99))]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=i64::from(ringmq::config::SHARDS_MAX)))]
     pub shards: u16,
 
     /// Data directory of the embedded broker, which is kept. Without it, a temporary directory is used

@@ -328,7 +328,7 @@ fn a_target_that_cannot_be_reached_ends_with_4() {
     let mut embedded = loadgen("steady");
     let output = embedded.env("RINGMQ_BIN", Path::new("/bin/false")).output().unwrap();
     assert_eq!(output.status.code(), Some(4));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("did not say that it is ready"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("did not report that it is ready"));
 }
 
 /// The topic's permission and queues are not changed.
@@ -454,6 +454,6 @@ fn a_workload_file_is_carried_out_or_refused() {
     let output = loadgen(&run).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(said.contains("two.yaml:11: `bacth` is no field of a stream"), "{said}");
+    assert!(said.contains("two.yaml:11: `bacth` is not a field of a stream"), "{said}");
     assert!(said.contains("did you mean `batch`?"), "{said}");
 }

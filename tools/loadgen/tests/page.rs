@@ -139,7 +139,7 @@ fn a_night_is_told_in_words() {
         "it had caught up 8 s later, at 1:02",
         "Logistics takes at most 1,500 messages a second",
         "That was because it had been gone, not only slow.",
-        "none is missing anywhere, and 72 came again",
+        "none is missing anywhere, and 72 were delivered again",
         "acknowledged after the write was on the device",
         "Broker and generator shared one machine",
     ] {

@@ -114,10 +114,10 @@ pub fn parse_arrivals(text: &str) -> Result<Arrivals, String> {
 pub fn parse_start(text: &str) -> Result<SystemTime, String> {
     if let Ok(seconds) = text.parse::<u64>() {
         let time = UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
-        return time.ok_or_else(|| "this moment is too far away".to_owned());
+        return time.ok_or_else(|| "this time is too far away".to_owned());
     }
     humantime::parse_rfc3339(text)
-        .map_err(|_| "a moment is `2026-11-10T16:00:00Z` or seconds since 1970".to_owned())
+        .map_err(|_| "a time is `2026-11-10T16:00:00Z` or seconds since 1970".to_owned())
 }
 
 #[cfg(test)]

@@ -457,7 +457,7 @@ fn assumptions(options: &Double11Options) -> Vec<String> {
         ]),
         Night::Break => all.extend([
             "faults last a second or more and come one by one, however short the night",
-            "there are no replicas yet: the broker itself is killed, and no replica is cut off",
+            "without --replicas, the broker itself is killed, and no replica is cut off",
         ]),
     }
     all.into_iter().map(str::to_owned).collect()

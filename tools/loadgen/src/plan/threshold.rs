@@ -54,7 +54,7 @@ impl Threshold {
             Figure::Refused | Figure::NotSent | Figure::Unanswered => {
                 let percent = limit.strip_suffix('%').and_then(|it| it.trim().parse::<f64>().ok());
                 let percent = percent.filter(|percent| (0.0..=100.0).contains(percent));
-                percent.ok_or_else(|| format!("`{limit}` is no part, such as 1%"))? / 100.0
+                percent.ok_or_else(|| format!("`{limit}` is not a share such as 1%"))? / 100.0
             }
         };
         Ok(Self { figure, is_maximum: text.as_bytes()[at] == b'>', limit })

@@ -33,7 +33,7 @@ impl<'a> Fields<'a> {
             let name = entry.name.as_str();
             if !known.contains(&name) {
                 let hint = did_you_mean(name, &known);
-                let text = format!("`{name}` is no field of {what}{hint}");
+                let text = format!("`{name}` is not a field of {what}{hint}");
                 return Err(Wrong::new(entry.line, text));
             }
             if let Some(first) = entries[..index].iter().find(|first| first.name == name) {

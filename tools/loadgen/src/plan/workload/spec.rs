@@ -397,7 +397,7 @@ fn group(fields: &Fields<'_>, streams: &[StreamSpec], members: u32) -> Result<Gr
         let hint = did_you_mean(&name, &names);
         let index = index.ok_or_else(|| wrong(format!("there is no stream `{name}`{hint}")))?;
         if indexes.contains(&index) {
-            return Err(wrong(format!("`{name}` is said twice")));
+            return Err(wrong(format!("`{name}` is given twice")));
         }
         indexes.push(index);
     }

@@ -203,7 +203,7 @@ fn a_wrong_file_is_refused_with_the_line_and_the_nearest_name() {
     let rows = [
         ("producerRtae: 5\n", 3, "did you mean `producerRate`?"),
         ("prodcerspertopic: 5\n", 3, "did you mean `producersPerTopic`?"),
-        ("zzz: 5\n", 3, "`zzz` is no field of a workload; there are name, "),
+        ("zzz: 5\n", 3, "`zzz` is not a field of a workload; there are name, "),
         ("batch: 5\nbatch: 6\n", 4, "already set on line 3"),
         ("batch: many\n", 3, "batch: a number from 1 to 10,000 is wanted, not `many`"),
         ("batch: 0\n", 3, "a number from 1 to 10,000"),
@@ -345,7 +345,7 @@ fn files_are_named_in_what_is_wrong_with_them() {
         text
     };
     let text = wrong("a.yaml");
-    assert!(text.contains("a.yaml:2: `batsh` is no field"), "{text}");
+    assert!(text.contains("a.yaml:2: `batsh` is not a field"), "{text}");
     assert!(wrong("b.txt").contains("is called .yaml, .yml or .toml"));
     assert!(wrong("c.toml").contains("c.toml:1: no TOML"));
     let missing = read(Path::new("/no/such/workload.yaml")).unwrap_err().to_string();

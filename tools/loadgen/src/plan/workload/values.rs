@@ -66,7 +66,9 @@ pub fn choice<T: Copy>(choices: &[(&'static str, T)]) -> impl Fn(&Node) -> Resul
         let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
         let text = scalar(node, &names.join(", "))?;
         let found = choices.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
-        found.ok_or_else(|| format!("`{text}` is none of them{}", did_you_mean(text, &names)))
+        found.ok_or_else(|| {
+            format!("`{text}` is not one of the choices{}", did_you_mean(text, &names))
+        })
     }
 }
 

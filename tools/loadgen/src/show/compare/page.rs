@@ -22,7 +22,7 @@ impl Comparison {
         let title = format!("Comparison of {}", names.join(", "));
         let mut body = html::title("loadgen compare");
         body.push_str(&paragraph(
-            "Every row is shown, whoever is better in it; plots of one kind share their scales. Runs \
+            "Every row is shown, whichever side is better; plots of one kind share their scales. Runs \
              with the same name, workload and kind of target are repeats of one candidate, whatever their seeds.",
         ));
         body.push_str(&section("What was compared", &self.who()));

@@ -19,7 +19,7 @@ pub fn rates(report: &Report, timeline: &Timeline) -> Plot {
         of("due", 7, |counters| counters.due).with(Stroke::Dashed),
         of("sent", 4, |counters| counters.sent),
         of("acknowledged", 0, |counters| counters.acknowledged),
-        of("sent, no answer asked", 6, |counters| counters.one_way),
+        of("sent one-way", 6, |counters| counters.one_way),
         of("refused", 3, |counters| counters.refused).sparse(),
         of("outcome unknown", 5, |counters| counters.unknown).sparse(),
         of("not sent", 1, |counters| counters.not_sent).sparse(),

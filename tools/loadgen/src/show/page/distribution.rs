@@ -47,7 +47,7 @@ fn words(report: &Report) -> String {
     let repeated = match duplicated {
         0 => "none came twice".to_owned(),
         count => {
-            format!("{} came again, as a broker may deliver after an interruption", grouped(count))
+            format!("{} were delivered again, as may happen after an interruption", grouped(count))
         }
     };
     format!(
@@ -60,7 +60,7 @@ fn words(report: &Report) -> String {
 
 fn table(report: &Report) -> String {
     let columns =
-        ["group", "its pace", ">acknowledged for it", ">lost", ">came again", ">largest backlog"];
+        ["group", "its pace", ">acknowledged for it", ">lost", ">repeated", ">largest backlog"];
     let mut table = Table::new("", &columns);
     for (index, track, facts) in report.groups() {
         let largest = flow(report, index).map_or(0, |flow| flow.largest().1);

@@ -148,8 +148,10 @@ pub fn durability(report: &Report) -> String {
     words.find(|word| *word == "--flush");
     let said = match words.next() {
         Some("sync") => "acknowledged after the write was on the device",
-        Some("async") => "acknowledged before the write was on the device: a power failure loses",
-        _ => "not known to this report: ask whoever started the broker",
+        Some("async") => {
+            "acknowledged before the write was on the device: a power failure loses up to 500 ms"
+        }
+        _ => "not known to this report: see how the broker was started",
     };
     let flush_ns = |name: &str| environment.get("device_flush")?.get(name)?.as_u64();
     match flush_ns("p50_ns").zip(flush_ns("p99_ns")) {

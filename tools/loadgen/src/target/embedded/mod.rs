@@ -56,7 +56,7 @@ const READY_SEGMENTS: &str = "2";
 pub enum EmbeddedError {
     #[error("{program} cannot be started: {cause}; set {PROGRAM_VARIABLE}, or use --namesrv")]
     Start { program: String, cause: io::Error },
-    #[error("the {what} did not say that it is ready{said}")]
+    #[error("the {what} did not report that it is ready{said}")]
     NotReady { what: String, said: String },
     #[error("no {count} free ports in a row on loopback")]
     Ports { count: u16 },

@@ -309,7 +309,7 @@ mod tests {
                 Err(error) => break error,
             }
         };
-        assert!(error.to_string().contains("stand-in did not say"), "{error}");
+        assert!(error.to_string().contains("stand-in did not report"), "{error}");
         wait_until("last words", || text_of(&server.last_lines).contains("no disk"));
         // The failed process is gone, so the server can be started again.
         assert!(server.start().is_err());

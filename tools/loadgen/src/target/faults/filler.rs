@@ -29,7 +29,7 @@ impl Filler {
         let mount = mount_of(data)?;
         if !is_own && !mount.is_loop() {
             let (point, kind) = (mount.point.display(), &mount.kind);
-            let why = format!("{point} ({kind}) is no file system of its own: use --disk-image");
+            let why = format!("{point} ({kind}) is not a file system of its own: use --disk-image");
             return Err(io::Error::other(why));
         }
         let system = statvfs(data)?;

@@ -141,8 +141,8 @@ pub fn describe(kind: &FaultKind) -> String {
         FaultKind::Partition { heard, length } => {
             let what = match heard {
                 Heard::Nothing => "partition of a leader's machine",
-                Heard::Others => "nobody hears a leader's machine",
-                Heard::Itself => "a leader's machine hears nobody",
+                Heard::Others => "what a leader's machine sends is lost",
+                Heard::Itself => "what is sent to a leader's machine is lost",
             };
             format!("{what} for {}", seconds(length))
         }
@@ -486,11 +486,11 @@ mod tests {
             ),
             (
                 FaultKind::Partition { heard: Heard::Others, length },
-                "nobody hears a leader's machine for 1.5 s",
+                "what a leader's machine sends is lost for 1.5 s",
             ),
             (
                 FaultKind::Partition { heard: Heard::Itself, length },
-                "a leader's machine hears nobody for 1.5 s",
+                "what is sent to a leader's machine is lost for 1.5 s",
             ),
             (FaultKind::FillDisk { to: 0.95, length }, "disk filled to 95 % for 1.5 s"),
             (
