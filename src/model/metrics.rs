@@ -198,7 +198,7 @@ registry! {
     strandings: Counter, "ringmq_strandings_total", "strandings",
         "Nudges after which a silent shard resumed immediately.";
     longest_poll: Stage, "ringmq_longest_poll_ns", "ns",
-        "Longest time for which one task kept the shard's thread, one value per 100 ms.";
+        "Longest time for which one task kept the shard's thread, one value per 100 ms; committers are not counted.";
     admission_wait: Stage, "ringmq_admission_wait_ns", "ns",
         "Time that produce requests waited for room in the log, until appended or refused; others are not counted.";
     write: Stage, "ringmq_log_write_ns", "ns",
