@@ -51,6 +51,13 @@ impl<M: Copy + Ord + Unpin> MarkSignal<M> {
         woken.into_iter().for_each(Waker::wake);
     }
 
+    /// Numbers of registrations and of those among them whose wait was dropped.
+    #[cfg(test)]
+    pub fn counts(&self) -> (usize, usize) {
+        let waiters = self.0.borrow();
+        (waiters.wakers.len(), waiters.gone)
+    }
+
     /// Wakes the last one.
     pub fn notify_last(&self) {
         let last = self.0.borrow_mut().take_last();
@@ -243,7 +250,6 @@ mod tests {
         }
         signal.notify_all();
         assert!(waiting.iter().all(|one| one.woken() == 1));
-        let (length, gone) = (signal.0.borrow().wakers.len(), signal.0.borrow().gone);
-        assert_eq!((length, gone), (0, 0));
+        assert_eq!(signal.counts(), (0, 0));
     }
 }

@@ -112,8 +112,28 @@ mod tests {
             drop(first);
             drop(second);
         }
+        assert_eq!(signal.0.counts(), (1, 0));
         signal.notify_one();
         let woken = [&count, &other].map(|count| count.0.load(Ordering::Relaxed));
         assert_eq!(woken, [1, 0]);
+    }
+
+    /// Waits that end in order leave gaps at the front, which do not accumulate.
+    #[test]
+    fn gaps_are_bounded_by_the_number_of_waiters() {
+        let signal = Signal::default();
+        let other = Arc::new(Count::default());
+        let mut waits = std::collections::VecDeque::new();
+        for _ in 0..1000 {
+            let mut wait = Box::pin(signal.wait(|| None::<()>));
+            assert!(!poll(wait.as_mut(), &other));
+            waits.push_back(wait);
+            if waits.len() > 10 {
+                waits.pop_front();
+            }
+            assert!(signal.0.counts().0 <= 24);
+        }
+        signal.notify();
+        assert_eq!(other.0.load(Ordering::Relaxed), waits.len());
     }
 }
