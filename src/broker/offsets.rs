@@ -685,17 +685,22 @@ mod tests {
 
     const RETENTION_MS: u64 = 8_000;
 
-    /// One whole sweep at `now`, in steps; groups whose name begins with `active` have members.
-    fn sweep(offsets: &mut Offsets, now: u64, has_topic: bool) -> Vec<String> {
-        let (mut walk, mut expired) = (Walk::default(), Vec::new());
+    /// One step of a sweep at `now`; groups whose name begins with `active` have members.
+    fn step(offsets: &mut Offsets, walk: Walk, now: u64, has_topic: bool) -> Swept {
         let rule = SweepRule {
             now: Timestamp(now),
             retention_ms: RETENTION_MS,
             has_topic: &|_| has_topic,
             is_active: &|group| group.as_str().starts_with("active"),
         };
+        offsets.sweep(walk, &rule)
+    }
+
+    /// One whole sweep at `now`.
+    fn sweep(offsets: &mut Offsets, now: u64, has_topic: bool) -> Vec<String> {
+        let (mut walk, mut expired) = (Walk::default(), Vec::new());
         loop {
-            let swept = offsets.sweep(walk, &rule);
+            let swept = step(offsets, walk, now, has_topic);
             expired.extend(swept.expired.iter().map(ToString::to_string));
             write(offsets, &forgotten(&swept.expired, Timestamp(now)));
             match swept.rest {
@@ -733,13 +738,7 @@ mod tests {
         assert!(flush(&mut offsets, 1) > 1);
         offsets.commit(&name("g1"), key(0), QueueOffset(2)).unwrap();
         offsets.reset(&name("g2"), key(0), QueueOffset(2)).unwrap();
-        let rule = SweepRule {
-            now: Timestamp(1),
-            retention_ms: RETENTION_MS,
-            has_topic: &|_| false,
-            is_active: &|_| false,
-        };
-        let first = offsets.sweep(Walk::default(), &rule);
+        let first = step(&mut offsets, Walk::default(), 1, false);
         assert!(first.rest.is_some() && offsets.groups.len() >= count / 2);
         // What is written between two steps no longer names what the first one has dropped: g1.
         assert_eq!(flush(&mut offsets, 1), 1);
@@ -759,13 +758,7 @@ mod tests {
             offsets.commit(&large, key(queue), QueueOffset(1)).unwrap();
         }
         flush(&mut offsets, 1);
-        let rule = SweepRule {
-            now: Timestamp(1),
-            retention_ms: RETENTION_MS,
-            has_topic: &|_| false,
-            is_active: &|_| false,
-        };
-        let first = offsets.sweep(Walk::default(), &rule);
+        let first = step(&mut offsets, Walk::default(), 1, false);
         assert!(first.rest.is_some() && offsets.count >= count - ITEMS_PER_SLICE);
         assert_eq!(sweep(&mut offsets, 1 + RETENTION_MS + 1, true), ["large"], "it is judged once");
         assert!(offsets.groups.is_empty() && offsets.count == 0);

@@ -214,7 +214,7 @@ impl<D: Disk> Broker<D> {
                 now: self.store.elapsed(now),
                 retention_ms: if leads { self.config.offset_retention_ms } else { u64::MAX },
                 has_topic: &|number| topics.topic(number).is_some(),
-                is_active: &|group| !leads || groups.has_members(group),
+                is_active: &|group| groups.has_members(group),
             };
             state.durable.offsets.sweep(walk, &rule)
         };

@@ -207,17 +207,14 @@ impl Input {
 
     /// The space for the next read, as planned.
     pub fn room(&mut self) -> &mut [u8] {
-        if self.buffer.is_empty() {
-            (self.buffer, self.place) = match self.needs_own() {
+        if self.begun().len() >= self.buffer.len() {
+            let (mut next, place) = match self.needs_own() {
                 true => (self.spares.take_own(self.planned), Place::Own),
                 false => (self.spares.take(), Place::Shared),
             };
-            self.filled = self.rest.len();
-            self.buffer[..self.filled].copy_from_slice(&self.rest);
-        } else if self.filled == self.buffer.len() {
-            let mut larger = self.spares.take_own(self.planned);
-            larger[..self.filled].copy_from_slice(&self.buffer);
-            self.buffer = larger;
+            let filled = self.begun().len();
+            next[..filled].copy_from_slice(self.begun());
+            (self.buffer, self.place, self.filled) = (next, place, filled);
         }
         let end = match self.place {
             Place::Own => self.frame_size().min(self.buffer.len()),

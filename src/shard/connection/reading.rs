@@ -47,8 +47,7 @@ impl<S: Service> Connection<S> {
 
     pub(super) async fn take_frames(self: &Rc<Self>, input: &mut Input) -> Result<(), Closed> {
         let (now, read_instant) = (clock::now(), self.last_used.get());
-        self.reads.set(self.reads.get() + 1);
-        let mut arrival = Arrival { now, read_at: now.moment, read: self.reads.get() };
+        let mut arrival = Arrival { now, read_at: now.moment, read: self.next_read() };
         let mut turn = Turn::begin();
         let mut unread = input.take();
         let (mut is_over, mut yields) = (false, 0);
@@ -59,8 +58,7 @@ impl<S: Service> Connection<S> {
                 self.common.beat();
                 yields += 1;
                 if input.before_yield(&mut unread, !is_ready || yields > 1) {
-                    self.reads.set(self.reads.get() + 1);
-                    arrival.read = self.reads.get();
+                    arrival.read = self.next_read();
                 }
                 match is_ready {
                     true => {
@@ -89,6 +87,12 @@ impl<S: Service> Connection<S> {
         }
         self.flush();
         Ok(())
+    }
+
+    /// A new number for [`Arrival::read`].
+    fn next_read(&self) -> u64 {
+        self.reads.set(self.reads.get() + 1);
+        self.reads.get()
     }
 
     /// The request in a frame; `None` if there is nothing to execute.
