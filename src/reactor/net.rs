@@ -17,7 +17,7 @@ use futures_util::io::{AsyncRead, AsyncWrite};
 use nix::errno::Errno;
 use nix::libc::{POLLIN, POLLOUT, POLLRDHUP};
 use nix::sys::socket::{
-    self, AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, sockopt,
+    self, AddressFamily, Backlog, Shutdown, SockFlag, SockType, SockaddrStorage, sockopt,
 };
 
 use super::core::{Reactor, current};
@@ -49,6 +49,17 @@ impl TcpListener {
         self.listener.local_addr()
     }
 
+    /// Refuses connections from now on, including those that wait to be accepted. Ends
+    /// [`accept`](Self::accept) with an error.
+    pub fn close(&self) {
+        // An error means that it is closed already.
+        let _ = socket::shutdown(self.listener.as_raw_fd(), Shutdown::Both);
+    }
+
+    /// # Errors
+    ///
+    /// The kernel refuses, for example because there are too many open files; or the listener is
+    /// closed.
     pub async fn accept(&self) -> io::Result<TcpStream> {
         loop {
             match self.listener.accept() {

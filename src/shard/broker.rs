@@ -479,10 +479,10 @@ impl<D: Disk> Shard<BrokerService<D>> {
         }
     }
 
-    /// Shuts the shard down: accepts nothing new, sends all replies, writes all facts, takes a
+    /// Shuts down a shard that accepts nothing new: sends all replies, writes all facts, takes a
     /// snapshot, syncs.
     pub async fn stop(self: &Rc<Self>) {
-        self.is_stopping.set(true);
+        assert!(self.is_stopping.get(), "a shard first stops accepting");
         self.stop_reading();
         let deadline = Instant::now() + STOP_MAX;
         while self.connection_count() > 0 && Instant::now() < deadline {

@@ -59,13 +59,13 @@ fn is_served(address: SocketAddr) -> bool {
 }
 
 /// Accepts connections of clients until the shard stops.
-pub async fn accept_all<S: Service>(listener: TcpListener, shard: Rc<Shard<S>>) {
-    accept_each(listener, &shard, |stream| shard.accept(stream)).await;
+pub async fn accept_all<S: Service>(listener: Rc<TcpListener>, shard: Rc<Shard<S>>) {
+    accept_each(&listener, &shard, |stream| shard.accept(stream)).await;
 }
 
 /// Passes each connection to `accept`, until the shard stops.
 pub async fn accept_each<S: Service>(
-    listener: TcpListener,
+    listener: &TcpListener,
     shard: &Shard<S>,
     accept: impl Fn(TcpStream) -> io::Result<()>,
 ) {
@@ -77,6 +77,8 @@ pub async fn accept_each<S: Service>(
                 }
                 reactor::pass().await;
             }
+            // Closed.
+            Err(_) if shard.is_stopping.get() => return,
             Err(error) => {
                 tracing::warn!(shard = shard.id.0, "accept failed: {error}");
                 reactor::sleep(ACCEPT_PAUSE).await;

@@ -75,7 +75,7 @@ impl ReplicationSetup {
             reactor::spawn(async move { replica.serve(sender, receiver).await }).detach();
             Ok(())
         };
-        let accept_all = async move { listener::accept_each(listener, &shard, accept).await };
+        let accept_all = async move { listener::accept_each(&listener, &shard, accept).await };
         reactor::spawn(accept_all).detach();
         Ok(OpenedReplica { replica, name, peers })
     }

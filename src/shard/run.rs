@@ -11,6 +11,7 @@
 
 use std::io::Write;
 use std::net::{SocketAddr, SocketAddrV4};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use flume::RecvTimeoutError;
@@ -238,10 +239,11 @@ impl NameServer {
 async fn serve_routes(listener: TcpListener, pulse: Pulse, inbox: Inbox) {
     let shard = Shard::new(ShardId(0), NameService::default(), pulse);
     shard.start_serving();
-    reactor::spawn(listener::accept_all(listener, shard.clone())).detach();
+    let listener = Rc::new(listener);
+    reactor::spawn(listener::accept_all(listener.clone(), shard.clone())).detach();
     reactor::spawn(shard.clone().expire()).detach();
     let _ = reactor::reachable(inbox.recv_async()).await;
-    shard.is_stopping.set(true);
+    shard.stop_accepting(&[listener]);
     shard.stop_reading();
 }
 

@@ -22,7 +22,7 @@ use crate::broker::Released;
 use crate::broker::clients::{CallError, Outgoing};
 use crate::model::{Deadlines, LogOffset, Moment, ShardId};
 use crate::reactor;
-use crate::reactor::net::TcpStream;
+use crate::reactor::net::{TcpListener, TcpStream};
 use crate::storage::Standing;
 use crate::storage::signal::Signal;
 
@@ -79,9 +79,6 @@ impl<S: Service> Shard<S> {
 
     /// Adds a connection and serves it in its own task.
     pub fn accept(self: &Rc<Self>, stream: TcpStream) -> io::Result<()> {
-        if self.is_stopping.get() {
-            return Err(io::Error::other("the server is stopping"));
-        }
         if self.connections.borrow().len() >= CONNECTIONS_MAX {
             return Err(io::Error::other(format!("{CONNECTIONS_MAX} connections are open")));
         }
@@ -216,6 +213,17 @@ impl<S: Service> Shard<S> {
     }
 
     /// Stops accepting requests. Pending replies are still sent.
+    /// Accepts nothing new: no connection, and no request of the existing ones.
+    ///
+    /// The listeners close first. A stock client reconnects as soon as a connection ends; if the
+    /// new one were accepted and closed, requests that the client has sent in the meantime could
+    /// wait for their whole timeout (its `closeChannel` fails them only if it still knows the
+    /// connection).
+    pub fn stop_accepting(&self, listeners: &[Rc<TcpListener>]) {
+        listeners.iter().for_each(|listener| listener.close());
+        self.is_stopping.set(true);
+    }
+
     pub fn stop_reading(&self) {
         for connection in self.connections.borrow().values() {
             connection.stop_reading();

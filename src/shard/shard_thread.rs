@@ -47,7 +47,7 @@ pub struct ShardThread {
 /// A shard that has recovered its log and is listening.
 pub struct OpenShard {
     shard: Rc<Shard<BrokerService<FileDisk>>>,
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Rc<TcpListener>>,
     replica: Option<ReplicationSetup>,
 }
 
@@ -109,8 +109,8 @@ impl OpenShard {
                 }
             },
         };
-        for listener in listeners {
-            reactor::spawn(listener::accept_all(listener, shard.clone())).detach();
+        for listener in &listeners {
+            reactor::spawn(listener::accept_all(listener.clone(), shard.clone())).detach();
         }
         reactor::spawn(shard.clone().tick()).detach();
         reactor::spawn(shard.clone().send_to_clients()).detach();
@@ -123,7 +123,7 @@ impl OpenShard {
                 select(asks, pin!(shard.run_replica(replica))).await;
             }
         }
-        shard.is_stopping.set(true);
+        shard.stop_accepting(&listeners);
         shard.service.broker.stop_delivery();
         delivery.await;
         maintenance.await;
@@ -136,10 +136,11 @@ impl OpenShard {
 
 /// Listens on the shard's own port, and on the port two below it, which old clients use (remoting
 /// reference, 5.21).
-async fn listen(address: SocketAddr) -> io::Result<Vec<TcpListener>> {
-    let mut listeners = vec![listener::bind(address).await?];
+async fn listen(address: SocketAddr) -> io::Result<Vec<Rc<TcpListener>>> {
+    let mut listeners = vec![Rc::new(listener::bind(address).await?)];
     if let Some(port) = address.port().checked_sub(2).filter(|port| *port > 0) {
-        listeners.push(listener::bind(SocketAddr::new(address.ip(), port)).await?);
+        let old = SocketAddr::new(address.ip(), port);
+        listeners.push(Rc::new(listener::bind(old).await?));
     }
     Ok(listeners)
 }

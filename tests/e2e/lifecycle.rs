@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -290,6 +290,32 @@ fn try_answer(stream: &mut TcpStream) -> Option<String> {
     stream.read_exact(&mut rest).expect("an answer is whole");
     rest.truncate(header_size);
     Some(String::from_utf8(rest).unwrap())
+}
+
+/// A client that reconnects as soon as its connection ends tries another broker immediately: a
+/// connection that a stopping server accepts and then closes can cost a Java client a request's
+/// whole timeout.
+#[test]
+fn a_server_that_stops_refuses_connections_before_it_ends_those_it_has() {
+    let scratch = Scratch::new("refuses");
+    let ports = Ports::free();
+    let server = Server::dev(&scratch.0.join("data"), ports, 1);
+    std::thread::scope(|scope| {
+        let reconnecting = [ports.broker_address(), ports.nameserver_address()].map(|address| {
+            let mut stream = TcpStream::connect(address).unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            stream.write_all(&frame(&header(28, 1, 0, ""), b"")).unwrap();
+            answer(&mut stream);
+            scope.spawn(move || {
+                assert_eq!(stream.read(&mut [0]).unwrap(), 0, "{address}: the connection ends");
+                let again = TcpStream::connect(address);
+                assert_eq!(again.unwrap_err().kind(), ErrorKind::ConnectionRefused, "{address}");
+            })
+        });
+        server.signal(Signal::SIGTERM);
+        reconnecting.into_iter().for_each(|one| one.join().unwrap());
+    });
+    assert!(server.ended().success());
 }
 
 /// Every accepted request gets a reply before the connection ends: nothing is stored without the
