@@ -15,12 +15,13 @@
 //!
 //! Invariants: every group has a member, and every member a connection to this or another shard.
 //! The ledger counts what the groups hold and knows which members belong to which connection. Names
-//! are at most 255 bytes, so the counts also bound the memory: about 200 MB at the limits.
+//! are at most 255 bytes, so the counts also bound the memory: about 300 MB at the limits.
 
 mod group;
 mod ledger;
 mod member;
 mod presence;
+mod subscription;
 #[cfg(test)]
 mod tests;
 
@@ -30,6 +31,7 @@ use std::sync::Arc;
 use self::group::Group;
 use self::ledger::{Ledger, MEMBERS_MAX, Membership, Role, full};
 use self::member::Member;
+use self::subscription::{Changes, InEffect};
 use super::filter::TagFilter;
 use crate::model::Peer;
 use crate::model::reply::{GroupConnections, MemberConnections, MemberList};
@@ -163,21 +165,19 @@ impl Groups {
         consumer: &ConsumerData,
     ) -> Result<(), Refusal> {
         let Some(group) = self.consumers.groups.get_mut(name) else { return Ok(()) };
-        let subscribed = group.subscribe(client, consumer, &mut self.ledger);
-        // What was accepted before a limit was reached has changed too.
-        let (of_topics, any) =
-            subscribed.as_ref().map_or((true, true), |changes| (changes.of_topics, changes.any));
-        if of_topics {
+        let mut changes = Changes::default();
+        let subscribed = group.subscribe(client, consumer, &mut changes, &mut self.ledger);
+        if changes.of_topics {
             self.changed.insert(name.clone());
         }
-        if any {
+        if changes.any {
             self.unreported.insert(client.clone());
         }
-        if let Some((other, topic)) = subscribed?.differs {
+        if let Some((other, topic)) = changes.differs {
             let members = [other, client.clone()];
             self.note(Note::Differ { group: name.clone(), members, topic });
         }
-        Ok(())
+        subscribed
     }
 
     fn note_shared(&mut self, group: &GroupName, client: &ClientId) {
@@ -295,10 +295,8 @@ impl Groups {
         if !group.members.get(client).is_some_and(Member::is_gone) {
             return;
         }
-        group.members.remove(client);
-        ledger.members -= 1;
+        group.leave(client, ledger);
         if group.members.is_empty() {
-            group.close(ledger);
             table.groups.remove(name);
         }
         if *role == Role::Consumer {
@@ -385,7 +383,7 @@ impl Groups {
             members: connections(group),
             consume_type: group.consume_type,
             model: group.model,
-            subscriptions: group.subscriptions().collect(),
+            subscriptions: group.subscriptions.iter().collect(),
         })
     }
 
@@ -396,7 +394,7 @@ impl Groups {
     /// Consumer groups with members that subscribe to a topic.
     pub fn subscribed_to(&self, topic: &TopicName) -> impl Iterator<Item = &GroupName> {
         let groups = self.consumers.groups.iter();
-        groups.filter(|(_, group)| group.subscription(topic).is_some()).map(|(name, _)| name)
+        groups.filter(|(_, group)| group.subscriptions.get(topic).is_some()).map(|(name, _)| name)
     }
 
     /// The filter for `topic` from a group's heartbeats. On a refusal, stock clients send a
@@ -407,14 +405,15 @@ impl Groups {
         topic: &TopicName,
         version: i64,
     ) -> Result<TagFilter, Refusal> {
-        let known = self.consumers.groups.get(group).and_then(|group| group.subscription(topic));
-        let Some((filter, known_version)) = known else {
+        let known =
+            self.consumers.groups.get(group).and_then(|group| group.subscriptions.get(topic));
+        let Some(InEffect { filter, version_max }) = known else {
             return Err(Refusal::NotSubscribed {
                 group: group.detached(),
                 topic: topic.detached(),
             });
         };
-        if known_version < version {
+        if version_max < version {
             return Err(Refusal::SubscriptionOutdated(group.detached()));
         }
         filter.clone()

@@ -8,8 +8,10 @@ use crate::model::{ClientId, GroupName, Refusal};
 
 /// Maximum number of members of all groups of a shard. A client counts once for each of its groups.
 pub const MEMBERS_MAX: usize = 100_000;
-/// Maximum number of subscriptions of all groups of a shard; also of their tags.
-pub const SUBSCRIPTIONS_MAX: usize = 100_000;
+/// Maximum number of subscriptions of all members of a shard's groups.
+pub const SUBSCRIPTIONS_MAX: usize = 3 * MEMBERS_MAX;
+/// Maximum number of tags in these subscriptions. Those of equal expressions count once, in
+/// general.
 pub const TAGS_MAX: usize = 1_000_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,7 +32,9 @@ pub struct Membership {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Ledger {
     pub members: usize,
+    /// A member's subscription to a topic counts once.
     pub subscriptions: usize,
+    /// The tags of an expression that several members share count once.
     pub tags: usize,
     /// By connection, so the cost of closing one depends only on what it held.
     memberships: FxHashMap<u64, BTreeSet<Membership>>,

@@ -95,8 +95,10 @@ fn subscribes(client: &str, topics: &[(&str, &str, i64)]) -> Heartbeat {
 /// The tag and version in effect for a topic of the group.
 fn subscribed(groups: &Groups, topic: &str) -> Option<(TagFilter, i64)> {
     let group = groups.consumers.groups.get(&group())?;
-    let (filter, version) = group.subscription(&TopicName::new(topic.to_owned()).unwrap())?;
-    Some((filter.clone().unwrap(), version))
+    let topic = TopicName::new(topic.to_owned()).unwrap();
+    let filter = group.subscriptions.get(&topic)?.filter.clone().unwrap();
+    let mut all = group.subscriptions.iter();
+    Some((filter, all.find(|data| data.topic == topic)?.version))
 }
 
 fn only(tag: &str, version: i64) -> Option<(TagFilter, i64)> {
@@ -127,11 +129,10 @@ fn an_older_member_never_undoes_what_a_newer_one_has_changed() {
         (Beats("new", &[("t", "C", 6)]), (Some(("C", 6)), None)),
         (Beats("old", &[("t", "A", 5), ("u", "A", 5)]), (Some(("C", 6)), Some(("A", 5)))),
         (Beats("new", &[("t", "C", 6)]), (Some(("C", 6)), Some(("A", 5)))),
-        // A subscription of a member that has left stays until another member changes it, and
-        // binds no one.
-        (Leaves("new"), (Some(("C", 6)), Some(("A", 5)))),
-        (Beats("late", &[("t", "D", 1)]), (Some(("D", 1)), Some(("A", 5)))),
-        (Leaves("old"), (Some(("D", 1)), Some(("A", 5)))),
+        // A member that has left binds no one.
+        (Leaves("new"), (Some(("A", 5)), Some(("A", 5)))),
+        (Beats("late", &[("t", "D", 1)]), (Some(("A", 5)), Some(("A", 5)))),
+        (Leaves("old"), (Some(("D", 1)), None)),
         (Beats("late", &[("t", "D", 1)]), (Some(("D", 1)), None)),
     ];
     let mut groups = Groups::default();
@@ -149,6 +150,52 @@ fn an_older_member_never_undoes_what_a_newer_one_has_changed() {
     }
 }
 
+/// While members of three versions run, the newest one ends; the others' pulls go on.
+#[test]
+fn when_the_newest_member_leaves_the_newest_of_the_others_counts() {
+    let mut groups = Groups::default();
+    for (client, tag, version) in [("a", "A", 8), ("b", "B", 9), ("c", "C", 10)] {
+        beats(&mut groups, &subscribes(client, &[("t", tag, version)]), version as u64, 0).unwrap();
+    }
+    groups.connection_closed(10);
+    for _ in 0..2 {
+        assert_eq!(subscribed(&groups, "t"), only("B", 9));
+        for version in [8, 9] {
+            assert!(groups.filter(&group(), &topic(), version).is_ok(), "version {version}");
+        }
+        beats(&mut groups, &subscribes("a", &[("t", "A", 8)]), 8, 1).unwrap();
+    }
+    groups.connection_closed(9);
+    assert_eq!(subscribed(&groups, "t"), only("A", 8));
+}
+
+/// Versions come from the clients' clocks; a client's clock may be set back by more than the
+/// members' versions differ.
+#[test]
+fn a_change_counts_although_the_clock_of_its_member_went_backwards() {
+    let mut groups = Groups::default();
+    beats(&mut groups, &subscribes("a", &[("t", "A", 8)]), 1, 0).unwrap();
+    beats(&mut groups, &subscribes("b", &[("t", "B", 9)]), 2, 0).unwrap();
+    beats(&mut groups, &subscribes("b", &[("t", "C", 2)]), 2, 1).unwrap();
+    beats(&mut groups, &subscribes("a", &[("t", "A", 8)]), 1, 2).unwrap();
+    assert_eq!(subscribed(&groups, "t"), only("C", 2));
+    for version in [2, 8] {
+        assert!(groups.filter(&group(), &topic(), version).is_ok(), "version {version}");
+    }
+}
+
+/// Members whose clients do not version their subscriptions.
+#[test]
+fn among_equal_versions_the_last_change_counts() {
+    let mut groups = Groups::default();
+    for (client, connection) in [("a", 1), ("b", 2)] {
+        beats(&mut groups, &subscribes(client, &[("t", "A", 0)]), connection, 0).unwrap();
+    }
+    beats(&mut groups, &subscribes("a", &[("t", "B", 0)]), 1, 1).unwrap();
+    beats(&mut groups, &subscribes("b", &[("t", "A", 0)]), 2, 2).unwrap();
+    assert_eq!(subscribed(&groups, "t"), only("B", 0));
+}
+
 fn names(count: usize) -> Vec<GroupName> {
     (0..count).map(|number| GroupName::new(format!("g{number}")).unwrap()).collect()
 }
@@ -163,8 +210,9 @@ fn counted(groups: &Groups) -> Ledger {
     for table in [&groups.producers, &groups.consumers] {
         for (name, group) in &table.groups {
             assert!(!group.members.is_empty());
-            ledger.subscriptions += group.subscription_count();
-            ledger.tags += group.tag_count();
+            let (subscriptions, tags) = group.subscriptions.count();
+            ledger.subscriptions += subscriptions;
+            ledger.tags += tags;
             ledger.members += group.members.len();
             for (client, member) in &group.members {
                 assert!(!member.is_gone());
@@ -193,7 +241,10 @@ fn the_ledger_says_what_the_groups_hold() {
         let of = all[rng.below(4) as usize].clone();
         match rng.below(8) {
             0..4 => {
-                let mut beat = heartbeat(&client, 1);
+                let tags = ["A", "B||C", "B||C||D", "*"];
+                let topics = ["t", "u", "v"]
+                    .map(|topic| (topic, tags[rng.below(4) as usize], rng.below(4) as i64));
+                let mut beat = subscribes(&client, &topics[rng.below(4) as usize..]);
                 beat.consumers[0].group = of.clone();
                 beat.producers = all[rng.below(4) as usize..].to_vec();
                 beats(&mut groups, &beat, connection, step).unwrap();
@@ -270,6 +321,9 @@ fn subscriptions_and_their_tags_are_counted() {
     assert_eq!(beat(&with("a", 0..5, 4)), (true, 5, 20), "its last heartbeat counts");
     let (subscriptions, tags) = (SUBSCRIPTIONS_MAX, SUBSCRIPTIONS_MAX + 15);
     assert_eq!(beat(&with("b", 5..SUBSCRIPTIONS_MAX + 1, 1)), (false, subscriptions, tags));
+    assert_eq!(beat(&with("b", 0..0, 1)), (true, 5, 20));
+    assert_eq!(beat(&with("b", 0..5, 4)), (true, 10, 20), "the same expressions are kept once");
+    assert_eq!(beat(&with("b", 0..5, 2)), (true, 10, 30));
     assert_eq!(beat(&with("b", 0..0, 1)), (true, 5, 20));
     let fits = (TAGS_MAX - 20) / 256;
     let (subscriptions, tags) = (5 + fits, 20 + fits * 256);
