@@ -15,10 +15,12 @@
 //! - The log offsets that replies wait for never decrease, because appends are handled in order of
 //!   arrival. So the committed replies are at the front. Replies whose entries were cut off the log
 //!   become refusals when they reach the front.
-//! - The connection reads another request only while there is room for its reply (`OUTPUT_MAX`),
-//!   few enough requests are in flight (`IN_FLIGHT_MAX`, `TASKS_MAX`) and few enough are parked.
-//!   Otherwise TCP flow control holds back the sender.
-//! - Requests that append do so in order of arrival. Those that must wait are parked; requests that
+//! - The connection reads another request only while there is room for its reply (`OUTPUT_MAX`) and
+//!   few enough requests are parked. Otherwise TCP flow control holds back the sender. It is also
+//!   held back while `TASKS_MAX` operations and cold pulls are in flight, but only for
+//!   `TASKS_WAIT_MAX`: a stalled device must not hold up heartbeats.
+//! - Requests that append do so in order of arrival. Those that must wait, for room in the log or
+//!   because the connection has enough in flight (`IN_FLIGHT_MAX`), are parked; requests that
 //!   need no room in the log are handled meanwhile. While more bytes wait for room than can be in
 //!   flight, a connection that brings messages waits for its turn before it reads anything more
 //!   (`readers`).
@@ -268,7 +270,7 @@ impl<S: Service> Connection<S> {
 
     fn has_replies_under_way(&self) -> bool {
         let replies = self.replies.borrow();
-        !replies.uncommitted.is_empty() || replies.tasks > 0 || replies.output.unsent() > 0
+        !replies.uncommitted.is_empty() || replies.tasks.count() > 0 || replies.output.unsent() > 0
     }
 }
 

@@ -327,16 +327,31 @@ mod tests {
         }
     }
 
-    /// A service whose requests are operations, which take as long as the test wants.
+    /// A service whose device stalls: cluster requests are operations, which take as long as the
+    /// test wants; route requests append, and are never committed. Others are answered immediately.
     struct Slow(Arc<Control>);
 
     impl Service for Slow {
         type Request = NameServerRequest;
         type Reply = NameServerReply;
 
-        fn handle(&self, _: &NameServerRequest, origin: Origin, _: Now) -> Handled<Self::Reply> {
+        fn stores(request: &NameServerRequest) -> bool {
+            matches!(request, NameServerRequest::Route { .. })
+        }
+
+        fn handle(
+            &self,
+            request: &NameServerRequest,
+            origin: Origin,
+            _: Now,
+        ) -> Handled<Self::Reply> {
             *self.0.handled.lock().unwrap().entry(origin.connection).or_default() += 1;
-            Handled::Operation
+            let reply = NameServerReply::Done;
+            Handled::Done(match request {
+                NameServerRequest::ClusterInfo => return Handled::Operation,
+                NameServerRequest::Route { .. } => Outcome::Committed { mark: LogOffset(1), reply },
+                _ => Outcome::Now(Answer { reply: Ok(reply), chunks: Vec::new() }),
+            })
         }
 
         async fn operate(&self, _: NameServerRequest, _: &impl Context) -> Answer<Self::Reply> {
@@ -357,7 +372,7 @@ mod tests {
         }
 
         fn standing(&self) -> Standing {
-            Standing { committed: LogOffset(u64::MAX), is_fenced: false, cut_count: 0 }
+            Standing { committed: LogOffset(0), is_fenced: false, cut_count: 0 }
         }
 
         fn connection_budget(&self) -> usize {
@@ -414,13 +429,27 @@ mod tests {
             Self { stream, input: BytesMut::new() }
         }
 
-        /// Sends requests with these numbers at once.
+        /// Sends operations with these numbers at once.
         fn send(&mut self, numbers: std::ops::Range<i32>) {
-            let (mut out, request) = (Vec::new(), NameServerRequest::ClusterInfo);
+            self.send_each(numbers, &NameServerRequest::ClusterInfo);
+        }
+
+        fn send_each(&mut self, numbers: std::ops::Range<i32>, request: &NameServerRequest) {
+            let mut out = Vec::new();
             for number in numbers {
-                encode_request(&mut out, HeaderEncoding::Json, number, false, &request).unwrap();
+                encode_request(&mut out, HeaderEncoding::Json, number, false, request).unwrap();
             }
             self.stream.write_all(&out).unwrap();
+        }
+
+        /// The next reply is that to request `number`, which was refused as busy.
+        fn expect_busy(&mut self, number: i32, reason: &str) {
+            let refused = self.reply();
+            let remark = refused.remark.unwrap();
+            assert_eq!(refused.opaque, number, "{remark}");
+            for part in ["RINGMQ-2001".to_owned(), format!("reason={reason} ")] {
+                assert!(remark.contains(&part), "{remark}");
+            }
         }
 
         fn reply(&mut self) -> Response {
@@ -454,6 +483,40 @@ mod tests {
         });
     }
 
+    /// A heartbeat behind them must not wait until its client gives up.
+    #[test]
+    fn operations_that_do_not_end_hold_back_other_requests_only_for_a_while() {
+        with_shard(0, |address, control| {
+            let mut client = Client::connect(address);
+            client.send(0..65);
+            client.send_each(65..66, &NameServerRequest::TopicList);
+            client.expect_busy(64, "operations_of_connection");
+            assert_eq!((client.reply().opaque, control.handled(1)), (65, 66));
+            // Once one has ended, another is accepted.
+            control.permit(1);
+            let ended = client.reply();
+            assert!(ended.opaque < 64 && ended.code == 0, "{ended:?}");
+            client.send(66..67);
+            control.wait_for(1, 67);
+            control.permit(64);
+            (0..64).for_each(|_| assert_eq!(client.reply().code, 0));
+        });
+    }
+
+    #[test]
+    fn messages_that_are_not_committed_do_not_hold_back_other_requests() {
+        const IN_FLIGHT: i32 = 8192;
+        with_shard(0, |address, control| {
+            let mut client = Client::connect(address);
+            let append = NameServerRequest::Route { topic: "t".into() };
+            client.send_each(0..IN_FLIGHT + 1, &append);
+            client.send_each(IN_FLIGHT + 1..IN_FLIGHT + 2, &NameServerRequest::TopicList);
+            assert_eq!(client.reply().opaque, IN_FLIGHT + 1);
+            client.expect_busy(IN_FLIGHT, "append_queue");
+            assert_eq!(control.handled(1), IN_FLIGHT as usize + 1, "the last one was not appended");
+        });
+    }
+
     #[test]
     fn one_operation_more_than_a_shard_may_have_is_refused_as_busy() {
         with_shard(OPERATIONS_MAX - 1, |address, control| {
@@ -461,11 +524,7 @@ mod tests {
             first.send(0..1);
             control.wait_for(1, 1);
             second.send(0..1);
-            let refused = second.reply();
-            let remark = refused.remark.unwrap();
-            for part in ["RINGMQ-2001", "reason=operations"] {
-                assert!(remark.contains(part), "{remark}");
-            }
+            second.expect_busy(0, "operations");
             control.permit(2);
             assert_eq!(first.reply().code, 0);
             second.send(1..2);

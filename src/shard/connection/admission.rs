@@ -8,16 +8,20 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use super::Connection;
-use crate::broker::{Answer, Handled};
+use crate::broker::{Answer, Handled, Outcome};
 use crate::model::record::RECORD_OVERHEAD_MAX;
 use crate::model::{Moment, Refusal};
 use crate::reactor;
 use crate::shard::asked::{Arrival, Asked};
 use crate::shard::clock;
 use crate::shard::parked::{Parked, ParkedRequest};
+use crate::shard::replies::TASKS_MAX;
 use crate::shard::service::Service;
 use crate::storage::{Ticket, entry_size};
 
+/// Maximum number of a connection's messages that are appended but not committed. The bound in bytes
+/// is the log's ([`Service::connection_budget`]).
+const IN_FLIGHT_MAX: usize = 8192;
 /// How soon to check again on requests for which room is held.
 const TURN_MS: u64 = 20;
 
@@ -75,10 +79,19 @@ impl<S: Service> Connection<S> {
     ) -> Option<usize> {
         match self.common.service.handle(request, self.origin(asked), arrival.now) {
             Handled::NoRoom { size } => return Some(entry_size(size)),
+            Handled::Operation | Handled::Done(Outcome::Cold(_)) if self.has_all_tasks() => {
+                self.refuse_busy(asked, "operations_of_connection", 0);
+            }
             Handled::Operation => self.run_operation(asked, request.clone()),
             Handled::Done(outcome) => self.settle(asked, outcome),
         }
         None
+    }
+
+    /// Whether no further request may start a task. The connection has waited for one to end before
+    /// it took this request.
+    fn has_all_tasks(&self) -> bool {
+        self.replies.borrow().tasks.count() >= TASKS_MAX
     }
 
     /// Whether another request may append now: it must not overtake a parked one, and the
@@ -89,8 +102,10 @@ impl<S: Service> Connection<S> {
 
     /// A single request is always allowed, however large.
     fn has_share(&self, size: usize) -> bool {
-        let in_flight = self.replies.borrow().in_flight;
-        in_flight == 0 || in_flight + size <= self.common.service.connection_budget()
+        let replies = self.replies.borrow();
+        let (count, in_flight) = (replies.uncommitted.len(), replies.in_flight);
+        let has_room = in_flight + size <= self.common.service.connection_budget();
+        count == 0 || count < IN_FLIGHT_MAX && has_room
     }
 
     /// Executes parked requests as room becomes available, until there are none. The task is

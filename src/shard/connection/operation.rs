@@ -54,7 +54,7 @@ impl<S: Service> Connection<S> {
             return self.refuse_busy(asked, "operations", 0);
         }
         self.common.operations.set(under_way + 1);
-        self.replies.borrow_mut().tasks += 1;
+        self.replies.borrow_mut().tasks.begin();
         let connection = self.clone();
         reactor::spawn(async move {
             let outcome = {
@@ -66,7 +66,7 @@ impl<S: Service> Connection<S> {
                     Either::Right(_) => None,
                 }
             };
-            connection.replies.borrow_mut().tasks -= 1;
+            connection.replies.borrow_mut().tasks.end();
             let operations = &connection.common.operations;
             operations.set(operations.get() - 1);
             // Requests of the operation to clients are sent before its reply.

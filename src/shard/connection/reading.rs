@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use futures_util::future::select;
+use futures_util::future::{Either, select};
 
 use super::sending::OUTPUT_LIMIT;
 use super::{Closed, Connection};
@@ -20,10 +20,10 @@ use crate::shard::service::Service;
 use crate::shard::turn::Turn;
 use crate::wire::{self, Frame, FrameError, Head};
 
-/// Maximum number of requests without a written reply; held pulls have their own bound.
-const IN_FLIGHT_MAX: usize = 8192;
-/// Maximum number of cold pulls and operations in flight per connection.
-const TASKS_MAX: usize = 64;
+/// How long a connection with [`TASKS_MAX`](crate::shard::replies::TASKS_MAX) cold pulls and operations waits for one of them to end
+/// before it takes further requests, which may be heartbeats. Then it refuses those that would need
+/// a task. Clients wait for 3 s.
+const TASKS_WAIT_MAX: Duration = Duration::from_secs(1);
 /// How long a large request waits for memory that other connections hold.
 const MEMORY_WAIT_MAX: Duration = Duration::from_secs(5);
 
@@ -142,7 +142,22 @@ impl<S: Service> Connection<S> {
 
     /// Waits until another request may be accepted.
     pub(super) async fn ready_to_read(self: &Rc<Self>) -> Result<(), Closed> {
-        self.moved.wait(|| self.check_ready().transpose()).await
+        loop {
+            let ready = pin!(self.moved.wait(|| self.check_ready().transpose()));
+            if !self.may_wait_for_tasks() {
+                return ready.await;
+            }
+            let later = pin!(reactor::sleep(TASKS_WAIT_MAX));
+            if let Either::Left((is_ready, _)) = select(ready, later).await {
+                return is_ready;
+            }
+        }
+    }
+
+    /// Whether only time may make the connection ready. A released pull may start to read the disk.
+    fn may_wait_for_tasks(&self) -> bool {
+        let replies = self.replies.borrow();
+        replies.tasks.count() > 0 || !replies.held.is_empty()
     }
 
     /// Whether another request may be accepted; `None` if not yet.
@@ -158,8 +173,7 @@ impl<S: Service> Connection<S> {
         }
         let is_ready = held <= self.output_max()
             && !self.parked.borrow().is_full(self.parked_share.is_scarce())
-            && replies.uncommitted.len() + replies.tasks < IN_FLIGHT_MAX
-            && replies.tasks < TASKS_MAX;
+            && replies.tasks.full_since().is_none_or(|since| since.elapsed() >= TASKS_WAIT_MAX);
         Ok(is_ready.then_some(()))
     }
 
