@@ -27,6 +27,8 @@ pub struct Arrival {
     pub read_at: Moment,
     /// Requests with the same number are in the same memory: that of one read, or a copy of its end.
     pub read: u64,
+    /// Size of that memory, bytes.
+    pub memory: usize,
 }
 
 impl Arrival {

@@ -54,6 +54,28 @@ impl Share {
     }
 }
 
+/// Memory that several requests of one read keep. Counted until the last of them is done.
+#[derive(Default)]
+pub struct KeptMemory(Option<(Rc<Share>, usize)>);
+
+impl KeptMemory {
+    /// `None` if the budget does not allow it, or if that is scarce and the connection has a part
+    /// of it.
+    pub fn take(share: &Rc<Share>, bytes: usize) -> Option<Rc<Self>> {
+        let own = share.get();
+        let fits = (own == 0 || !share.is_scarce()) && share.try_set(own + bytes);
+        fits.then(|| Rc::new(Self(Some((share.clone(), bytes)))))
+    }
+}
+
+impl Drop for KeptMemory {
+    fn drop(&mut self) {
+        if let Some((share, bytes)) = self.0.take() {
+            share.set(share.get() - bytes);
+        }
+    }
+}
+
 impl Drop for Share {
     fn drop(&mut self) {
         self.set(0);
@@ -75,5 +97,21 @@ mod tests {
         assert!(first.is_scarce() && !first.try_set(11));
         drop(second);
         assert!(!first.is_scarce() && first.try_set(100));
+    }
+
+    #[test]
+    fn while_memory_is_scarce_a_connection_keeps_no_more() {
+        let budget = Budget::new(100);
+        let (first, second) = (Rc::new(budget.share()), Rc::new(budget.share()));
+        let kept: Vec<_> = (0..3).map(|_| KeptMemory::take(&first, 20).unwrap()).collect();
+        assert!(KeptMemory::take(&first, 20).is_none(), "more than half of it is in use");
+        let seconds = KeptMemory::take(&second, 40).unwrap();
+        assert!(KeptMemory::take(&second, 0).is_none());
+        drop(seconds);
+        let copies = kept.clone();
+        drop(kept);
+        assert_eq!(first.get(), 60, "another request keeps the same memory");
+        drop(copies);
+        assert_eq!(first.get(), 0);
     }
 }

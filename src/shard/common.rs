@@ -24,6 +24,9 @@ const INPUT_BYTES_MAX: usize = 256 << 20;
 /// Bytes of the buffers of requests that wait for room in the log. Above half of it, connections
 /// with such requests are not read.
 const PARKED_BYTES_MAX: usize = 128 << 20;
+/// Bytes of the requests of operations and cold pulls in flight. At the limit they are refused as
+/// busy; above half of it, a connection that has a part of it gets no more.
+const KEPT_BYTES_MAX: usize = 128 << 20;
 
 /// Maximum number of operations and cold pulls in flight on all connections of a shard. Further
 /// requests are refused as busy.
@@ -42,6 +45,8 @@ pub struct Common<S: Service> {
     pub input_budget: Budget,
     /// Requests that wait for room in the log.
     pub parked_budget: Budget,
+    /// Requests of operations and cold pulls.
+    pub kept_budget: Budget,
     /// Connections that queue for reading while requests are backed up at the log.
     pub readers: Readers,
     /// How long a request may wait for room in the log.
@@ -85,6 +90,7 @@ impl<S: Service> Common<S> {
             spares: Rc::default(),
             input_budget: Budget::new(INPUT_BYTES_MAX),
             parked_budget: Budget::new(PARKED_BYTES_MAX),
+            kept_budget: Budget::new(KEPT_BYTES_MAX),
             readers: Readers::default(),
             patience: Patience::default(),
             is_stopping: Cell::new(false),

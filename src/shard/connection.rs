@@ -42,14 +42,14 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
 use crate::reactor;
 use crate::reactor::net::TcpStream;
 
 use super::asked::Asked;
-use super::budget::Share;
+use super::budget::{KeptMemory, Share};
 use super::calls::Calls;
 use super::common::{Common, Owner};
 use super::input::Input;
@@ -103,6 +103,9 @@ pub struct Connection<S: Service> {
     output_share: Share,
     input_share: Share,
     parked_share: Share,
+    kept_share: Rc<Share>,
+    /// The memory of the last read that started an operation, and the number of that read.
+    last_kept: RefCell<(u64, Weak<KeptMemory>)>,
 }
 
 /// Why a connection is closed.
@@ -132,6 +135,7 @@ impl<S: Service> Connection<S> {
         let (output_share, input_share) =
             (common.output_budget.share(), common.input_budget.share());
         let parked_share = common.parked_budget.share();
+        let kept_share = Rc::new(common.kept_budget.share());
         Ok(Rc::new(Self {
             id,
             socket: stream.as_raw_fd(),
@@ -156,6 +160,8 @@ impl<S: Service> Connection<S> {
             output_share,
             input_share,
             parked_share,
+            kept_share,
+            last_kept: RefCell::default(),
         }))
     }
 

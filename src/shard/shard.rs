@@ -442,6 +442,16 @@ mod tests {
             self.stream.write_all(&out).unwrap();
         }
 
+        /// Sends an operation with a body of this many bytes.
+        fn send_large(&mut self, number: i32, body: usize) {
+            let (mut out, request) = (Vec::new(), NameServerRequest::ClusterInfo);
+            encode_request(&mut out, HeaderEncoding::Json, number, false, &request).unwrap();
+            out.resize(out.len() + body, 0);
+            let size = out.len() as u32 - 4;
+            out[..4].copy_from_slice(&size.to_be_bytes());
+            self.stream.write_all(&out).unwrap();
+        }
+
         /// The next reply is that to request `number`, which was refused as busy.
         fn expect_busy(&mut self, number: i32, reason: &str) {
             let refused = self.reply();
@@ -480,6 +490,28 @@ mod tests {
             numbers.sort_unstable();
             assert_eq!(numbers, (0..66).collect::<Vec<_>>());
             assert_eq!(second.reply().code, 0);
+        });
+    }
+
+    #[test]
+    fn operations_with_large_requests_are_refused_before_they_fill_the_memory() {
+        const BODY: usize = 15 << 20;
+        with_shard(0, |address, control| {
+            let (mut first, mut second) = (Client::connect(address), Client::connect(address));
+            for number in 0..5 {
+                first.send_large(number, BODY);
+                control.wait_for(1, number as usize + 1);
+            }
+            first.send_large(5, BODY);
+            first.expect_busy(5, "operations");
+            second.send_large(0, BODY);
+            control.wait_for(2, 1);
+            control.permit(6);
+            (0..5).for_each(|_| assert_eq!(first.reply().code, 0));
+            assert_eq!(second.reply().code, 0, "it had its share");
+            first.send_large(6, BODY);
+            control.permit(1);
+            assert_eq!(first.reply().code, 0, "there is memory again");
         });
     }
 

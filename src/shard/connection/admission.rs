@@ -26,15 +26,8 @@ const IN_FLIGHT_MAX: usize = 8192;
 const TURN_MS: u64 = 20;
 
 impl<S: Service> Connection<S> {
-    /// Executes a request, or parks it if it must wait for room in the log. `memory` is the size of
-    /// its read buffer.
-    pub(super) fn take(
-        self: &Rc<Self>,
-        asked: Asked,
-        request: S::Request,
-        arrival: Arrival,
-        memory: usize,
-    ) {
+    /// Executes a request, or parks it if it must wait for room in the log.
+    pub(super) fn take(self: &Rc<Self>, asked: Asked, request: S::Request, arrival: Arrival) {
         let stores = S::stores(&request);
         if stores {
             self.has_stored.set(true);
@@ -52,7 +45,7 @@ impl<S: Service> Connection<S> {
         if stores && arrival.waited_ms() >= self.common.patience.wait_max_ms() {
             return self.refuse_late(asked, arrival.waited_ms(), arrival.now.moment);
         }
-        let Arrival { read_at, read, .. } = arrival;
+        let Arrival { read_at, read, memory, .. } = arrival;
         let (size, request) = (asked.size, (asked, request));
         let had_deadline = {
             let parked = &mut *self.parked.borrow_mut();
@@ -82,7 +75,8 @@ impl<S: Service> Connection<S> {
             Handled::Operation | Handled::Done(Outcome::Cold(_)) if self.has_all_tasks() => {
                 self.refuse_busy(asked, "operations_of_connection", 0);
             }
-            Handled::Operation => self.run_operation(asked, request.clone()),
+            Handled::Operation => self.run_operation(asked, request.clone(), arrival),
+            Handled::Done(Outcome::Cold(task)) => self.run_cold_pull(asked, task, arrival),
             Handled::Done(outcome) => self.settle(asked, outcome),
         }
         None
@@ -187,7 +181,8 @@ impl<S: Service> Connection<S> {
             && let Some(waiting) = self.take_parked()
         {
             let (asked, request) = &waiting.request;
-            let arrival = Arrival { now, read_at: waiting.read_at, read: 0 };
+            let (read, memory) = (self.next_read(), waiting.size);
+            let arrival = Arrival { now, read_at: waiting.read_at, read, memory };
             if let Some(append_size) = self.carry_out(*asked, request, arrival) {
                 self.parked.borrow_mut().put_back(ParkedRequest { append_size, ..waiting });
                 short = (done == 0).then_some(append_size);

@@ -13,7 +13,8 @@ use crate::broker::{Origin, Outcome, PullTask};
 use crate::model::Now;
 use crate::model::Peer;
 use crate::reactor;
-use crate::shard::asked::Asked;
+use crate::shard::asked::{Arrival, Asked};
+use crate::shard::budget::KeptMemory;
 use crate::shard::clock;
 use crate::shard::common::OPERATIONS_MAX;
 use crate::shard::service::Service;
@@ -29,17 +30,57 @@ impl<S: Service> Connection<S> {
         }
     }
 
-    pub(super) fn run_operation(self: &Rc<Self>, asked: Asked, request: S::Request) {
-        self.start(asked, async move |context: OperationContext<S>| {
+    pub(super) fn run_operation(
+        self: &Rc<Self>,
+        asked: Asked,
+        request: S::Request,
+        arrival: Arrival,
+    ) {
+        let Some(memory) = self.keep_memory(arrival) else {
+            return self.refuse_busy(asked, "operations", 0);
+        };
+        self.start(asked, memory, async move |context: OperationContext<S>| {
             let service = &context.connection.common.service;
             Outcome::Now(service.operate(request, &context).await)
         });
     }
 
-    pub(super) fn run_cold_pull(self: &Rc<Self>, asked: Asked, task: Box<PullTask>) {
-        self.start(asked, async move |context: OperationContext<S>| {
+    pub(super) fn run_cold_pull(
+        self: &Rc<Self>,
+        asked: Asked,
+        task: Box<PullTask>,
+        arrival: Arrival,
+    ) {
+        match self.keep_memory(arrival) {
+            Some(memory) => self.start_cold_pull(asked, task, memory),
+            None => self.refuse_busy(asked, "operations", 0),
+        }
+    }
+
+    /// Runs a pull that was held, whose request's memory was released then.
+    pub(super) fn run_released(self: &Rc<Self>, asked: Asked, task: Box<PullTask>) {
+        self.start_cold_pull(asked, task, Rc::default());
+    }
+
+    fn start_cold_pull(self: &Rc<Self>, asked: Asked, task: Box<PullTask>, memory: Rc<KeptMemory>) {
+        self.start(asked, memory, async move |context: OperationContext<S>| {
             context.connection.common.service.pull_cold(task, &context).await
         });
+    }
+
+    /// Counts the memory of a request until its operation ends. `None` if it exceeds the shard's
+    /// budget, or if that is scarce and the connection already has a part of it.
+    fn keep_memory(&self, Arrival { read, memory, .. }: Arrival) -> Option<Rc<KeptMemory>> {
+        let (last, kept) = &mut *self.last_kept.borrow_mut();
+        if *last == read
+            && let Some(kept) = kept.upgrade()
+        {
+            return Some(kept);
+        }
+        let share = &self.kept_share;
+        let new = KeptMemory::take(share, memory)?;
+        (*last, *kept) = (read, Rc::downgrade(&new));
+        Some(new)
     }
 
     /// Runs an operation or cold pull in its own task, which is dropped at its current await when
@@ -47,6 +88,7 @@ impl<S: Service> Connection<S> {
     fn start(
         self: &Rc<Self>,
         asked: Asked,
+        memory: Rc<KeptMemory>,
         work: impl AsyncFnOnce(OperationContext<S>) -> Outcome<S::Reply> + 'static,
     ) {
         let under_way = self.common.operations.get();
@@ -66,6 +108,7 @@ impl<S: Service> Connection<S> {
                     Either::Right(_) => None,
                 }
             };
+            drop(memory);
             connection.replies.borrow_mut().tasks.end();
             let operations = &connection.common.operations;
             operations.set(operations.get() - 1);

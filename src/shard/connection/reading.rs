@@ -47,7 +47,8 @@ impl<S: Service> Connection<S> {
 
     pub(super) async fn take_frames(self: &Rc<Self>, input: &mut Input) -> Result<(), Closed> {
         let (now, read_instant) = (clock::now(), self.last_used.get());
-        let mut arrival = Arrival { now, read_at: now.moment, read: self.next_read() };
+        let read = self.next_read();
+        let mut arrival = Arrival { now, read_at: now.moment, read, memory: 0 };
         let mut turn = Turn::begin();
         let mut unread = input.take();
         let (mut is_over, mut yields) = (false, 0);
@@ -78,7 +79,8 @@ impl<S: Service> Connection<S> {
             };
             is_over = turn.is_over(frame.size());
             if let Some((asked, request)) = self.decode(&frame, read_instant) {
-                self.take(asked, request, arrival, input.memory());
+                arrival.memory = input.memory();
+                self.take(asked, request, arrival);
             }
         }
         input.give_back(unread);
@@ -90,7 +92,7 @@ impl<S: Service> Connection<S> {
     }
 
     /// A new number for [`Arrival::read`].
-    fn next_read(&self) -> u64 {
+    pub(super) fn next_read(&self) -> u64 {
         self.reads.set(self.reads.get() + 1);
         self.reads.get()
     }

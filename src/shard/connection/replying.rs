@@ -31,7 +31,7 @@ impl<S: Service> Connection<S> {
                     self.replies.borrow_mut().held.insert(asked.ticket, to);
                 }
             }
-            Outcome::Cold(task) => self.run_cold_pull(asked, task),
+            Outcome::Cold(task) => self.run_released(asked, task),
         }
     }
 
