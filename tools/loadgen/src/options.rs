@@ -17,6 +17,7 @@ use crate::options::values::{
 use crate::plan::fault::{Fault, has_partition, nameservers};
 use crate::plan::schedule::Arrivals;
 use crate::plan::threshold::Threshold;
+pub use crate::units::Rate;
 use crate::units::{self, grouped};
 
 /// Peak rate of the profile, as a multiple of the base rate.
@@ -147,8 +148,9 @@ pub enum Night {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Profile")]
 pub struct ProfileOptions {
-    /// Messages per second at the peak, 26 s after midnight: `50000`, `50k`, `1.5M`. Without --peak
-    /// and --base, a search finds the ceiling first, and the peak is 80 % of it.
+    /// Messages per second at the peak, 26 s after midnight: `50000`, `50k`, `1.5M`; less than 10M,
+    /// because a night follows a schedule. Without --peak and --base, a search finds the ceiling first,
+    /// and the peak is 80 % of it.
     #[arg(long, value_name = "RATE", value_parser = parse_rate_per_s)]
     pub peak: Option<f64>,
 
@@ -455,15 +457,6 @@ pub struct LoadOptions {
     /// Never sleep between messages: less lateness, but every sending thread uses a whole core.
     #[arg(long)]
     pub spin: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Rate {
-    /// Messages per second.
-    PerSecond(f64),
-    /// As many as the windows allow. `instead_of` is the rate that was asked for, if it was too high
-    /// for a schedule.
-    Max { instead_of: Option<f64> },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -20,6 +20,40 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 /// Benchmark's stock files express it like this, and no generator can keep such a schedule.
 pub const FLAT_OUT: f64 = 10_000_000.0;
 
+/// What a rate that was asked for means.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Rate {
+    /// Messages per second.
+    PerSecond(f64),
+    /// As many as the windows allow. `instead_of` is the rate that was asked for, if it was too high
+    /// for a schedule.
+    Max { instead_of: Option<f64> },
+}
+
+impl Rate {
+    /// Only this function decides which rates mean `max`. Every option and field that gives a rate
+    /// uses it, or [`scheduled`] where `max` has no meaning.
+    pub fn of(per_s: f64) -> Self {
+        match per_s >= FLAT_OUT {
+            true => Self::Max { instead_of: Some(per_s) },
+            false => Self::PerSecond(per_s),
+        }
+    }
+}
+
+/// Checks a rate where `max` has no meaning. `what` reaches it.
+pub fn scheduled(what: &str, per_s: f64) -> Result<f64, String> {
+    match Rate::of(per_s) {
+        Rate::PerSecond(per_s) => Ok(per_s),
+        Rate::Max { .. } => {
+            let [rate, max] = [per_s, FLAT_OUT].map(|rate| grouped(rate as u64));
+            Err(format!(
+                "{what} reaches {rate}/s, but rates from {max}/s up mean `max`, as fast as possible"
+            ))
+        }
+    }
+}
+
 /// `max`, and the rate that was asked for if that was taken as `max`.
 pub fn max_rate(instead_of: Option<f64>) -> String {
     instead_of.map_or("max".to_owned(), |rate| format!("max (for {}/s)", grouped(rate as u64)))
@@ -117,6 +151,18 @@ mod tests {
         }
         for text in ["0", "-1", "inf", "nan", "k", "much"] {
             assert!(parse_rate(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_rate_that_nobody_can_send_means_as_fast_as_possible() {
+        assert_eq!(Rate::of(9_999_999.0), Rate::PerSecond(9_999_999.0));
+        assert_eq!(scheduled("it", 9_999_999.0), Ok(9_999_999.0));
+        for rate in [1e7, 1e9] {
+            assert_eq!(Rate::of(rate), Rate::Max { instead_of: Some(rate) });
+            let said = scheduled("the peak", rate).unwrap_err();
+            assert!(said.starts_with("the peak reaches 1"), "{said}");
+            assert!(said.contains("rates from 10,000,000/s up mean `max`"), "{said}");
         }
     }
 

@@ -317,6 +317,24 @@ fn wrong_usage_ends_with_2() {
     fs::remove_file(&file.0).unwrap();
 }
 
+/// A search and a night follow schedules, which such rates do not have. Nothing is started.
+#[test]
+fn rates_that_mean_max_are_refused_where_there_is_a_schedule() {
+    for (arguments, said) in [
+        ("ramp --rate 20M", "--rate reaches 20,000,000/s"),
+        ("double11 --peak 20M", "this night reaches 20,000,000/s"),
+        ("double11 --base 1M", "this night reaches 25,000,000/s"),
+        ("double11 limits --peak 6M", "this night reaches 12,000,000/s"),
+    ] {
+        let output = loadgen(arguments).env("RINGMQ_BIN", "/no/such/program").output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments}");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        let rule = "rates from 10,000,000/s up mean `max`";
+        assert!(errors.contains(said) && errors.contains(rule), "{arguments}: {errors}");
+        assert!(errors.contains("give a lower "), "{arguments}: {errors}");
+    }
+}
+
 #[test]
 fn a_target_that_cannot_be_reached_ends_with_4() {
     let output = loadgen("steady --namesrv 127.0.0.1:1;127.0.0.1:2").output().unwrap();

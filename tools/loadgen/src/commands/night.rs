@@ -19,6 +19,9 @@ pub fn run(options: &Double11Options, interrupt: &Interrupt) -> Result<Report, R
         let text = "a part cannot search for the ceiling alone: give all parts the same --peak";
         return Err(RunError::Usage(text.to_owned()));
     }
+    if let Some(peak) = options.profile.peak() {
+        double11::check_peak(options, peak).map_err(RunError::Usage)?;
+    }
     let mut target = prepare(&options.target(), options.report.out.as_deref(), interrupt)?;
     let mut report = match options.night {
         Night::Ceiling => ceiling(options, &mut target, interrupt)?.report,
@@ -55,6 +58,7 @@ fn night(
             rate * PEAK_OF_CEILING
         }
     };
+    double11::check_peak(options, peak).map_err(RunError::Usage)?;
     let scenario = double11::scenario(options, peak, target.brokers.len() as u32);
     let mut report = execute(&scenario, target, interrupt)?;
     if let Some(rate) = found_by_search {

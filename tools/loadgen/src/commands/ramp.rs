@@ -18,7 +18,7 @@ use crate::interrupt::Interrupt;
 use crate::options::{LoadOptions, RampOptions, Rate};
 use crate::plan::scenario::{self, Scenario};
 use crate::target::cluster::Target;
-use crate::units::{grouped, ms};
+use crate::units::{FLAT_OUT, grouped, ms, scheduled};
 
 /// The search ends when the lowest rate that is not sustained is at most this factor above the
 /// highest that is.
@@ -32,9 +32,13 @@ const KEPT_MIN: f64 = 0.99;
 const BACKLOG_MAX: Duration = Duration::from_secs(1);
 
 pub fn run(options: &RampOptions, interrupt: &Interrupt) -> Result<Report, RunError> {
-    let Rate::PerSecond(first) = options.load.rate else {
-        return Err(RunError::Usage("a ramp begins at a rate, not at max".to_owned()));
+    let first = match options.load.rate {
+        Rate::PerSecond(first) => Ok(first),
+        Rate::Max { instead_of: None } => Err("--rate max: a ramp begins at a rate".to_owned()),
+        Rate::Max { instead_of: Some(rate) } => scheduled("--rate", rate)
+            .map_err(|text| format!("{text}, and a ramp begins at a rate: give a lower one")),
     };
+    let first = first.map_err(RunError::Usage)?;
     if !options.target.faults.is_empty() {
         return Err(RunError::Usage("a ramp has no faults".to_owned()));
     }
@@ -116,6 +120,10 @@ fn conclude(
         let trouble = step.trouble.as_deref().unwrap_or_default();
         notes.push(format!("{} msg/s is not: {trouble}", grouped(step.rate as u64)));
     }
+    if search.refused == Some(FLAT_OUT) {
+        let max = grouped(FLAT_OUT as u64);
+        notes.push(format!("{max} msg/s and more were not tried: such rates mean `max`"));
+    }
     report.notes.splice(0..0, notes);
     // If the generator was late, the rate found may be its own limit.
     report.needs_valid_figures = true;
@@ -174,7 +182,7 @@ impl Step {
 struct Search {
     /// Highest rate that was sustained; 0 if there is none yet.
     sustained: f64,
-    /// Lowest rate that was not sustained.
+    /// Lowest rate that was not sustained, or [`FLAT_OUT`], from which on there are no schedules.
     refused: Option<f64>,
     next: f64,
     /// `next` was tried once and not sustained.
@@ -206,8 +214,12 @@ impl Search {
         } else {
             self.refused = Some(self.refused.map_or(self.next, |rate| rate.min(self.next)));
         }
+        let doubled = self.next * 2.0;
+        if self.refused.is_none() && matches!(Rate::of(doubled), Rate::Max { .. }) {
+            self.refused = Some(FLAT_OUT);
+        }
         self.next = match self.refused {
-            None => self.next * 2.0,
+            None => doubled,
             Some(refused) if self.sustained == 0.0 => refused / 2.0,
             Some(refused) => (refused * self.sustained).sqrt(),
         };
@@ -222,7 +234,7 @@ mod tests {
     /// However far the limit is from the first rate, the search converges to its precision.
     #[test]
     fn the_search_ends_just_below_the_limit() {
-        for limit in [10.0, 900.0, 10_000.0, 123_456.0, 1e6] {
+        for limit in [10.0, 900.0, 10_000.0, 123_456.0, 1e6, 9e6] {
             let mut search = Search::starting_at(10_000.0);
             let mut steps = 0;
             while let Some(rate) = search.next_rate() {
@@ -233,6 +245,21 @@ mod tests {
             let found = search.sustained;
             assert!(found <= limit && limit <= found * PRECISION, "{limit}: {found}");
         }
+    }
+
+    /// From there on a rate has no schedule, so that it could not be kept nor missed.
+    #[test]
+    fn no_rate_is_tried_that_means_max() {
+        let mut search = Search::starting_at(10_000.0);
+        let mut highest: f64 = 0.0;
+        while let Some(rate) = search.next_rate() {
+            highest = highest.max(rate);
+            search.tell(true);
+        }
+        assert!(highest < FLAT_OUT && highest * PRECISION >= FLAT_OUT, "{highest}");
+        let report = conclude(Some(example()), None, &search, &[]).unwrap();
+        let note = "10,000,000 msg/s and more were not tried: such rates mean `max`";
+        assert_eq!(report.notes[1], note);
     }
 
     #[test]

@@ -7,10 +7,9 @@ use ringmq::model::TopicName;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::payload::MESSAGE_SIZE_MIN;
-use crate::options::Rate;
 use crate::plan::fault::{Fault, FaultKind, Heard};
 use crate::plan::schedule::Arrivals;
-use crate::units;
+use crate::units::{self, Rate};
 
 /// One of several processes that make up a run. Text counts parts from 1, `index` from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,9 +68,7 @@ pub fn parse_rate(text: &str) -> Result<Rate, String> {
     if text == "max" {
         return Ok(Rate::Max { instead_of: None });
     }
-    let rate = units::parse_rate(text)?;
-    let max = Rate::Max { instead_of: Some(rate) };
-    Ok(if rate >= units::FLAT_OUT { max } else { Rate::PerSecond(rate) })
+    units::parse_rate(text).map(Rate::of)
 }
 
 /// A rate, where `max` would have no meaning.

@@ -33,7 +33,7 @@ use crate::plan::scenario::{
     Criterion, Fault, Group, LateJoin, Pause, Phase, Scenario, Stream, asked_of_faults,
 };
 use crate::plan::sizes::Sizes;
-use crate::units::grouped;
+use crate::units::{self, grouped};
 
 /// Peak rate of the night as a share of the ceiling that was found.
 pub const PEAK_OF_CEILING: f64 = 0.8;
@@ -90,7 +90,7 @@ const STREAMS: [&str; 6] = ["orders", "payments", "inventory", "marketing", "tim
 ///
 /// Not for `ceiling`, which has no night: see [`mixture`].
 pub fn scenario(options: &Double11Options, peak: f64, brokers: u32) -> Scenario {
-    let factor = if options.night == Night::Limits { LIMITS_FACTOR } else { 1.0 };
+    let factor = factor(options.night);
     let shop = Shop::new(options, factor * peak / PEAK_OF_BASE, brokers);
     let streams = shop.streams();
     let groups = shop.groups(&streams, 1.0 / factor);
@@ -114,6 +114,19 @@ pub fn scenario(options: &Double11Options, peak: f64, brokers: u32) -> Scenario 
         is_overload: options.night == Night::Limits,
         ..Scenario::frame(&options.process, options.profile.seed, options.profile.arrivals)
     }
+}
+
+/// Refuses a peak that no schedule can have.
+pub fn check_peak(options: &Double11Options, peak: f64) -> Result<(), String> {
+    let too_high =
+        |text| format!("{text}, which a night cannot follow: give a lower --peak or --base");
+    let rate = factor(options.night) * peak;
+    units::scheduled("this night", rate).map(|_| ()).map_err(too_high)
+}
+
+/// Offered rate, as a multiple of the given peak.
+fn factor(night: Night) -> f64 {
+    if night == Night::Limits { LIMITS_FACTOR } else { 1.0 }
 }
 
 /// The mixture of messages at the peak, at a constant total rate, for the search for the highest

@@ -103,7 +103,9 @@ pub fn backlog(
     }
     let wrong = |text: &str| Wrong::new(fields.line_of("consumerBacklogSizeGB"), text);
     let [StreamSpec { load: Load::Constant(rate), sizes, .. }] = streams else {
-        return Err(wrong("a backlog needs one stream with a constant producerRate"));
+        return Err(wrong(
+            "a backlog needs one stream with a constant producerRate below 10,000,000",
+        ));
     };
     let (Some(test), false) = (phases.pop(), fields.has("phases")) else {
         return Err(wrong("a backlog is a phase of its own and needs no `phases`"));

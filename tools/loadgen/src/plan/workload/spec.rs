@@ -18,7 +18,7 @@ use crate::plan::workload::values::{
     LENGTH_MAX, RATE_MAX, boolean, choice, items_of, keys, moment, number, parsed, rate, sizes,
     text, word,
 };
-use crate::units::{FLAT_OUT, grouped, max_rate_note, parse_size};
+use crate::units::{Rate, grouped, max_rate_note, parse_size, scheduled};
 
 /// Fields of a stream. At the top level of a file, they describe the only stream, or are defaults
 /// for all.
@@ -95,7 +95,7 @@ pub fn spec(root: &Node) -> Result<Spec, Wrong> {
 pub fn read(fields: &Fields<'_>) -> Result<Spec, Wrong> {
     let mut notes = Vec::new();
     let streams = streams(fields, &mut notes)?;
-    let mut groups = groups(fields, &streams)?;
+    let mut groups = groups(fields, &streams, &mut notes)?;
     let mut phases = phases(fields)?;
     let has_backlog = backlog(fields, &streams, &mut groups, &mut phases, &mut notes)?;
     let end_ns = phases.last().map_or(0, |phase| phase.end_ns);
@@ -278,15 +278,15 @@ fn load(fields: &Fields<'_>, is_only: bool, notes: &mut Vec<String>) -> Result<L
         return Err(Wrong::new(fields.line, text));
     }
     let is_way = |way| mine.is_empty() || mine[0] == way;
-    if let Some(points) = fields.optional("curve", curve)?.filter(|_| is_way("curve")) {
-        return Ok(Load::Points(points));
+    if let Some(curve) = fields.optional("curve", curve)?.filter(|_| is_way("curve")) {
+        return points(fields, "curve", curve, notes);
     }
     let steps = fields.optional("producerRateList", steps)?;
-    if let Some(points) = steps.filter(|_| is_way("producerRateList")) {
+    if let Some(steps) = steps.filter(|_| is_way("producerRateList")) {
         notes.push(
             "producerRateList: times count from its first entry, at the beginning".to_owned(),
         );
-        return Ok(Load::Points(points));
+        return points(fields, "producerRateList", steps, notes);
     }
     let read = |node: &Node| match text(node)?.as_str() {
         "max" => Ok(Load::Max { instead_of: None }),
@@ -294,16 +294,36 @@ fn load(fields: &Fields<'_>, is_only: bool, notes: &mut Vec<String>) -> Result<L
         zero if zero.parse::<f64>() == Ok(0.0) => {
             Err("a rate is searched for only where there are no `streams`".to_owned())
         }
-        _ => rate(node).map(Load::Constant),
+        _ => rate(node).map(|rate| match Rate::of(rate) {
+            Rate::PerSecond(rate) => Load::Constant(rate),
+            Rate::Max { instead_of } => Load::Max { instead_of },
+        }),
     };
     let load = fields.required("producerRate", read)?;
-    match load {
-        Load::Constant(rate) if rate >= FLAT_OUT => {
-            notes.push(max_rate_note("producerRate", rate));
-            Ok(Load::Max { instead_of: Some(rate) })
-        }
-        load => Ok(load),
+    if let Load::Max { instead_of: Some(rate) } = load {
+        notes.push(max_rate_note("producerRate", rate));
     }
+    Ok(load)
+}
+
+/// Rates over time. `max` for all the time is `max`; among other rates it has no meaning, because
+/// what is sent then would not be fixed before.
+fn points(
+    fields: &Fields<'_>,
+    way: &'static str,
+    points: Vec<(u64, f64)>,
+    notes: &mut Vec<String>,
+) -> Result<Load, Wrong> {
+    let highest = points.iter().map(|(_, rate)| *rate).fold(0.0, f64::max);
+    let Err(too_high) = scheduled(way, highest) else { return Ok(Load::Points(points)) };
+    if points.iter().any(|(_, rate)| matches!(Rate::of(*rate), Rate::PerSecond(_))) {
+        let text = format!(
+            "{too_high}, which has no place among other rates: give lower ones, or `producerRate: max`"
+        );
+        return Err(Wrong::new(fields.line_of(way), text));
+    }
+    notes.push(max_rate_note(way, highest));
+    Ok(Load::Max { instead_of: Some(highest) })
 }
 
 /// `[[time, rate], …]`, with linear interpolation.
@@ -351,7 +371,11 @@ fn ascending(points: Result<Vec<(u64, f64)>, String>) -> Result<Vec<(u64, f64)>,
     }
 }
 
-fn groups(fields: &Fields<'_>, streams: &[StreamSpec]) -> Result<Vec<Group>, Wrong> {
+fn groups(
+    fields: &Fields<'_>,
+    streams: &[StreamSpec],
+    notes: &mut Vec<String>,
+) -> Result<Vec<Group>, Wrong> {
     let count = fields.or("subscriptionsPerTopic", 1, number(0..=TRACKS_MAX as u32))?;
     let members = fields.or("consumerPerSubscription", 1, number(1..=MEMBERS_MAX))?;
     let items = fields.list("groups")?;
@@ -373,7 +397,7 @@ fn groups(fields: &Fields<'_>, streams: &[StreamSpec]) -> Result<Vec<Group>, Wro
     let mut groups: Vec<Group> = Vec::new();
     for item in items {
         let fields = Fields::of(item, "a group", &[GROUP_FIELDS], None)?;
-        let group = group(&fields, streams, members)?;
+        let group = group(&fields, streams, members, notes)?;
         if groups.iter().any(|other| other.name == group.name) {
             let text = format!("there is a group `{}` already", group.name);
             return Err(Wrong::new(fields.line_of("name"), text));
@@ -387,7 +411,12 @@ fn groups(fields: &Fields<'_>, streams: &[StreamSpec]) -> Result<Vec<Group>, Wro
     Ok(groups)
 }
 
-fn group(fields: &Fields<'_>, streams: &[StreamSpec], members: u32) -> Result<Group, Wrong> {
+fn group(
+    fields: &Fields<'_>,
+    streams: &[StreamSpec],
+    members: u32,
+    notes: &mut Vec<String>,
+) -> Result<Group, Wrong> {
     let names: Vec<&str> = streams.iter().map(|stream| stream.name.as_str()).collect();
     let mut indexes = Vec::new();
     for item in fields.list("streams")? {
@@ -419,11 +448,21 @@ fn group(fields: &Fields<'_>, streams: &[StreamSpec], members: u32) -> Result<Gr
         }
         pauses.push(pause);
     }
+    let name: String = fields.required("name", word)?;
+    let rate = match fields.optional("rate", rate)?.map(Rate::of) {
+        Some(Rate::PerSecond(rate)) => Some(rate),
+        Some(Rate::Max { instead_of }) => {
+            let what = format!("rate of group {name}");
+            notes.extend(instead_of.map(|rate| max_rate_note(&what, rate)));
+            None
+        }
+        None => None,
+    };
     Ok(Group {
-        name: fields.required("name", word)?,
+        name,
         role: fields.or("role", "takes messages".to_owned(), text)?,
         streams: indexes,
-        rate: fields.optional("rate", rate)?,
+        rate,
         pauses,
         members: fields.or("consumers", members, number(1..=MEMBERS_MAX))?,
     })

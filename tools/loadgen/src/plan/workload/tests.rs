@@ -22,6 +22,39 @@ fn ten_million_a_second_means_as_fast_as_possible() {
     assert!(scenario.asked.contains(&limit), "{:?}", scenario.asked);
 }
 
+/// The same for rates over time, in both forms. Among other rates it is refused, with its line.
+#[test]
+fn a_curve_of_ten_million_a_second_is_max_or_refused() {
+    for (way, low, high) in [
+        ("producerRateList", "[0, 0, 100]", "[0, 5, 20000000], [0, 6, 30000000]"),
+        ("curve", "[0s, 9999999]", "[5s, 20000000], [6s, 30000000]"),
+    ] {
+        let text = |points: &str| format!("testDurationMinutes: 1\n{way}: [{points}]\n");
+        let scenario = scenario(&text(high));
+        assert!(scenario.streams[0].curve.is_none(), "{way}");
+        let note = format!("{way} 30,000,000: taken as `max`, which is what such rates mean");
+        assert!(scenario.assumptions.contains(&note), "{:?}", scenario.assumptions);
+        assert!(scenario.text.starts_with("max (for 30,000,000/s) x "), "{}", scenario.text);
+
+        let wrong = yaml(&text(&format!("{low}, {high}"))).unwrap_err();
+        let said = format!("{way} reaches 30,000,000/s, but rates from 10,000,000/s up mean `max`");
+        assert!(wrong.line == 2 && wrong.text.starts_with(&said), "{wrong:?}");
+        assert!(wrong.text.ends_with("give lower ones, or `producerRate: max`"), "{wrong:?}");
+        assert!(yaml(&text(low)).is_ok());
+    }
+}
+
+/// A group that receives as fast as possible has no pace.
+#[test]
+fn a_group_of_ten_million_a_second_takes_all_it_can() {
+    let of = |rate: &str| scenario(&format!("{SIMPLE}groups: [{{name: a, rate: {rate}}}]\n"));
+    assert_eq!(of("9M").groups[0].rate, Some(9e6));
+    let scenario = of("20M");
+    assert_eq!(scenario.groups[0].rate, None);
+    let note = "rate of group a 20,000,000: taken as `max`, which is what such rates mean";
+    assert_eq!(scenario.assumptions, [note]);
+}
+
 fn process() -> ProcessOptions {
     ProcessOptions { part: Part::WHOLE, start_at: None, threads: 1, spin: false }
 }
@@ -242,6 +275,11 @@ fn a_wrong_file_is_refused_with_the_line_and_the_nearest_name() {
         ("faults: [{at: 5s, kind: killBroker, duration: 1s, to: 5%}]\n", 3, "has no `to`"),
         ("faults: [{at: 5s, kind: fillDisk, duration: 1s, to: 200%}]\n", 3, "to: `50%` or 0.5"),
         ("consumerBacklogSizeGB: 1000000\n", 3, "not there within a week"),
+        (
+            "streams: [{name: a, producerRate: 10M}]\nconsumerBacklogSizeGB: 1\n",
+            4,
+            "a constant producerRate below 10,000,000",
+        ),
         ("groups: [{name: a, pauses: [{from: 5s, to: 5s}]}]\n", 3, "ends after it begins"),
     ];
     for (lines, line, message) in rows {
