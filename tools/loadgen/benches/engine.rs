@@ -89,16 +89,17 @@ fn run(case: &Case, address: SocketAddr, length: Duration) {
     let clock = RunClock::starting_at(Instant::now() + Duration::from_millis(20));
     let phases = PhaseEnds::new([length.as_nanos() as u64]);
     let job = job(case, clock.clone());
-    let schedule = case.rate.map(|rate| {
+    let sources = case.rate.map(|rate| {
         let curve = Arc::new(RateCurve::constant(rate / f64::from(case.batch), length));
-        let source = |number| Source {
+        let source = move |number| Source {
             number,
             curve: curve.clone(),
             index: number,
             count: case.connections,
         };
-        Schedule::new(Arrivals::Poisson, 1, (0..case.connections).map(source))
+        (0..case.connections).map(source)
     });
+    let scheduled = case.rate.map_or(0, |_| case.connections as usize);
     let producer = |number| {
         let post = Post { number, topic: 0, broker: 0 };
         (Producer::new(post, job.clone()), 0)
@@ -106,7 +107,8 @@ fn run(case: &Case, address: SocketAddr, length: Duration) {
     let options = WorkerOptions {
         clock,
         producers: (0..case.connections).map(producer).collect(),
-        schedule,
+        schedule: Schedule::new(Arrivals::Poisson, 1, sources.into_iter().flatten()),
+        scheduled,
         end_ns: length.as_nanos() as u64,
         spin: false,
         last_ack: Arc::default(),

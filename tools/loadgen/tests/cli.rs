@@ -335,6 +335,30 @@ fn rates_that_mean_max_are_refused_where_there_is_a_schedule() {
     }
 }
 
+/// A stream with a schedule keeps it next to one that sends as fast as it can.
+#[test]
+fn a_stream_at_max_leaves_the_schedule_of_another_alone() {
+    let directory = Scratch::new("beside");
+    fs::create_dir_all(&directory.0).unwrap();
+    let file = directory.0.join("beside.yaml");
+    let text = "warmupDuration: 0s\ntestDuration: 1s\nmessageSize: 200\nproducersPerTopic: 2\n\
+                inFlight: 4\nstreams:\n  - name: flood\n    producerRate: 10M\n  - name: calm\n    \
+                producerRate: 100\n";
+    fs::write(&file, text).unwrap();
+    let (file, out) = (file.display(), directory.0.display());
+    for threads in [1, 3] {
+        let address = broker::start(Fault::None);
+        let run = format!("run {file} --namesrv {address} --threads {threads} --out {out}");
+        assert_ends(&loadgen(&run).output().unwrap(), 0, "PASS  lost 0 of ", "beside");
+        let due = |track: usize| {
+            let counters = &directory.report()["detail"]["totals"][0][track]["counters"];
+            counters["due"].as_u64().unwrap()
+        };
+        assert!((50..150).contains(&due(1)), "{}", due(1));
+        assert!(due(0) > 500, "{}", due(0));
+    }
+}
+
 #[test]
 fn a_target_that_cannot_be_reached_ends_with_4() {
     let output = loadgen("steady --namesrv 127.0.0.1:1;127.0.0.1:2").output().unwrap();

@@ -314,21 +314,23 @@ impl<'a> Run<'a> {
         threads: usize,
         recorder: Recorder,
     ) -> Result<Worker, RunError> {
-        let mine: Vec<&Assigned> = self.mine.iter().skip(thread).step_by(threads).collect();
+        let of_thread = self.mine.iter().skip(thread).step_by(threads);
+        let (mut mine, endless): (Vec<&Assigned>, Vec<&Assigned>) =
+            of_thread.partition(|assigned| assigned.source.is_some());
+        let sources = mine.iter().filter_map(|assigned| assigned.source.clone());
+        let schedule = Schedule::new(self.scenario.arrivals, self.scenario.seed, sources);
+        let scheduled = mine.len();
+        mine.extend(endless);
         let producer = |assigned: &&Assigned| {
             let post =
                 Post { number: assigned.number, topic: assigned.topic, broker: assigned.broker };
             (Producer::new(post, self.jobs[assigned.stream].clone()), assigned.joins_ns)
         };
-        let is_scheduled = mine.iter().all(|assigned| assigned.source.is_some());
-        let schedule = is_scheduled.then(|| {
-            let sources = mine.iter().filter_map(|assigned| assigned.source.clone());
-            Schedule::new(self.scenario.arrivals, self.scenario.seed, sources)
-        });
         let options = WorkerOptions {
             clock: self.clock.clone(),
             producers: mine.iter().map(producer).collect(),
             schedule,
+            scheduled,
             end_ns: self.scenario.end_ns(),
             spin: self.scenario.spin,
             last_ack: self.last_ack.clone(),

@@ -50,9 +50,10 @@ pub struct WorkerOptions {
     pub clock: RunClock,
     /// The producers, and when each connects, ns.
     pub producers: Vec<(Producer, u64)>,
-    /// When requests are due; its sources are the producers, in order. `None`: closed loop, whenever a
-    /// window has room.
-    pub schedule: Option<Schedule>,
+    /// When requests are due; its sources are the first producers, in order.
+    pub schedule: Schedule,
+    /// The number of these. The other producers send in a closed loop, whenever a window has room.
+    pub scheduled: usize,
     /// Latest time at which a message may be due.
     pub end_ns: u64,
     pub spin: bool,
@@ -75,7 +76,8 @@ pub struct Finished {
 pub struct Worker {
     clock: RunClock,
     producers: Vec<Producer>,
-    schedule: Option<Schedule>,
+    schedule: Schedule,
+    scheduled: usize,
     /// The run was cut short, so no more messages are due.
     is_stopped: bool,
     /// `end_ns <= deadline_ns`: the last due time, and the end of the wait for replies.
@@ -124,6 +126,7 @@ impl Worker {
             clock: options.clock,
             producers,
             schedule: options.schedule,
+            scheduled: options.scheduled,
             is_stopped: false,
             end_ns: options.end_ns,
             deadline_ns: options.end_ns + ANSWER_WAIT_NS,
@@ -184,10 +187,16 @@ impl Worker {
         }
     }
 
+    fn next_due_ns(&self) -> Option<u64> {
+        self.schedule.next_due_ns().filter(|_| !self.is_stopped)
+    }
+
     fn take_due(&mut self, now_ns: u64) {
-        let Some(schedule) = self.schedule.as_mut().filter(|_| !self.is_stopped) else { return };
+        if self.is_stopped {
+            return;
+        }
         self.stats.turn_ns = now_ns;
-        for arrival in due_in_turn(schedule, now_ns) {
+        for arrival in due_in_turn(&mut self.schedule, now_ns) {
             let producer = &mut self.producers[arrival.source as usize];
             producer.take_due(arrival.due_ns, &mut self.stats);
             self.ready.add(arrival.source);
@@ -195,8 +204,9 @@ impl Worker {
     }
 
     fn send_ready(&mut self, now_ns: u64) -> io::Result<()> {
-        let is_endless = self.schedule.is_none() && !self.is_stopped && now_ns < self.end_ns;
+        let is_open = !self.is_stopped && now_ns < self.end_ns;
         for index in self.ready.take() {
+            let is_endless = is_open && index as usize >= self.scheduled;
             let producer = &mut self.producers[index as usize];
             match producer.send(is_endless, &mut self.stats) {
                 Ok(Sent::AllThatGoes) => {}
@@ -219,8 +229,7 @@ impl Worker {
         if self.spin || !self.ready.is_empty() {
             return Duration::ZERO;
         }
-        let schedule = self.schedule.as_ref().filter(|_| !self.is_stopped);
-        let due_ns = schedule.and_then(Schedule::next_due_ns).unwrap_or(u64::MAX);
+        let due_ns = self.next_due_ns().unwrap_or(u64::MAX);
         let join_ns = self.joining.last().map_or(u64::MAX, |(joins_ns, _)| *joins_ns);
         let look_ns = match self.connector.has_open_orders() {
             true => now_ns + CONNECTION_LOOK_NS,
@@ -352,9 +361,7 @@ impl Worker {
     }
 
     fn is_over(&self, now_ns: u64) -> bool {
-        let schedule = self.schedule.as_ref().filter(|_| !self.is_stopped);
-        let is_all_due =
-            now_ns >= self.end_ns && schedule.and_then(Schedule::next_due_ns).is_none();
+        let is_all_due = now_ns >= self.end_ns && self.next_due_ns().is_none();
         is_all_due && (now_ns >= self.deadline_ns || self.producers.iter().all(Producer::is_idle))
             || self.is_stopped && now_ns >= self.deadline_ns
     }
