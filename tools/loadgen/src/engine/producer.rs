@@ -8,9 +8,10 @@
 //!   random numbers. They do not depend on the target.
 //! - In an ordered stream a lane has at most one request in flight. The events of an order share a lane
 //!   and a queue, and follow each other; this is the order that RocketMQ promises.
-//! - A request that is not sent within [`PATIENCE`] is given up. So the rate bounds the memory of unsent
-//!   requests, at 40 bytes each. A refused request is retried after the server's `retry_after_ms`, but
-//!   not after its deadline.
+//! - A request that is not sent within [`PATIENCE`] is given up, and so are the oldest if more wait than
+//!   the producer's share of [`UNSENT_MAX`]. So the memory of requests that wait is bounded whatever the
+//!   rate. A refused request is retried after the server's `retry_after_ms`, but not after its deadline,
+//!   nor if as many wait for their retry already.
 //!
 //! Not here: when to send (`schedule`), when to wait (`worker`).
 
@@ -506,9 +507,11 @@ impl Producer {
                 let hint_ns = answer.retry_after_ms.map(|ms| ms.saturating_mul(1_000_000));
                 let again_ns = read_ns.saturating_add(hint_ns.unwrap_or(RETRY_AFTER_NS));
                 let is_in_time = again_ns < due_ns + PATIENCE.as_nanos() as u64;
+                let has_room = self.again.len() < self.unsent_max();
                 // A retry at another leader does not count as one of its attempts, as in a client
                 // that follows the leader.
-                if (answer.is_elsewhere || message.refusals < self.job.retries) && is_in_time {
+                let is_allowed = answer.is_elsewhere || message.refusals < self.job.retries;
+                if is_allowed && is_in_time && has_room {
                     let refusals = message.refusals + u32::from(!answer.is_elsewhere);
                     let again = Message { refusals, first: Some(request.first), ..message };
                     self.again.insert((again_ns, request.first), again);
@@ -863,6 +866,19 @@ mod tests {
                 producer.unsent.iter().chain(producer.lanes.iter().flat_map(|it| &it.held_back));
             assert_eq!(newest.map(|it| it.due_ns).max(), Some(9_999), "the oldest are given up");
         }
+    }
+
+    /// A target that refuses everything at once, for a later time.
+    #[test]
+    fn what_waits_for_its_retry_is_bounded_whatever_the_rate() {
+        let (mut producer, mut stats) = (producer(false, 4, 9), stats());
+        let refused = || Reply { retry_after_ms: Some(200), ..answer(Outcome::Refused(2)) };
+        for due_ns in 0..1_000 {
+            producer.take_due(due_ns, &mut stats);
+            let request = sent(&mut producer).unwrap();
+            producer.count_answer(request, refused(), 9, 9, &mut stats);
+        }
+        assert_eq!((producer.again.len(), producer.outcomes.sent), (200, 1_000));
     }
 
     #[test]
