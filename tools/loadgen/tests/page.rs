@@ -18,6 +18,8 @@ use std::fs;
 use std::path::PathBuf;
 
 use browser::{Browser, Found};
+use loadgen::engine::measure::Kind;
+use loadgen::findings::report::Report;
 use loadgen::findings::verdict::Verdict;
 use loadgen::show::compare::Comparison;
 use loadgen::show::page::render;
@@ -151,6 +153,20 @@ fn a_night_is_told_in_words() {
     {
         assert!(!failed.contains(figure), "{figure}");
     }
+}
+
+#[test]
+fn a_phase_in_which_the_generator_was_late_is_marked() {
+    let mut report = reports::night();
+    let marks = |report: &Report| {
+        let page = render(report);
+        let said = page.contains("Not valid: the generator was late in this phase");
+        (page.matches(" (not valid)").count(), said)
+    };
+    assert_eq!(marks(&report), (0, false));
+    report.totals[3][0].record(Kind::Lateness, 900_000_000, 9_000);
+    assert_eq!(marks(&report), (1, true));
+    assert!(render(&report).contains("step (not valid)"));
 }
 
 /// The check detects the defects that it exists for.

@@ -439,17 +439,21 @@ impl Report {
 
     /// Whether the latencies describe the target or the generator.
     pub fn figures(&self) -> Figures {
-        let mut shown = self.total_of(Kind::Latency);
-        if shown.is_empty() {
-            shown = self.total_of(Kind::Refused);
-        }
-        let late = lateness(&self.total_of(Kind::Lateness), &shown);
+        let [late, latency, refused] =
+            [Kind::Lateness, Kind::Latency, Kind::Refused].map(|kind| self.total_of(kind));
+        let late = lateness(&late, &latency, &refused);
         let is_busy = |it: &&ThreadCpu| it.must_keep_up && it.share > SENDER_SHARE_MAX;
         let busy = self.threads.iter().filter(is_busy);
         let busy = busy.map(|it| format!("{} used {:.0} % of a core", it.name, it.share * 100.0));
         let late = late.into_iter().chain(busy);
         let reasons: Vec<String> = late.chain(self.not_valid.iter().cloned()).collect();
         Figures { valid: reasons.is_empty(), reasons }
+    }
+
+    /// Why the latencies of one phase are not valid. A generator that was late in a short phase is
+    /// hardly seen in the figures of the whole run.
+    pub fn lateness_in(&self, phase: usize) -> Vec<String> {
+        self.phase_total(phase).not_valid()
     }
 
     /// Why the verdict is not PASS, most important first.
@@ -501,6 +505,13 @@ impl Report {
             self.track_counters(track).acknowledged as f64 * facts.message_size_mean
         });
         bytes.sum::<f64>() / self.sending().as_secs_f64().max(f64::MIN_POSITIVE)
+    }
+}
+
+impl Interval {
+    /// Why the generator's lateness makes these latencies not valid.
+    pub fn not_valid(&self) -> Vec<String> {
+        lateness(&self.lateness, &self.latency, &self.refused)
     }
 }
 

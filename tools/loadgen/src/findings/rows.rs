@@ -1,8 +1,9 @@
 //! Judges a run's thresholds.
 //!
 //! A missed threshold does not change the verdict, which is about promises; it has its own exit
-//! code. Latencies that are not valid neither meet nor miss a threshold. If a threshold cannot be
-//! judged, its row has the reason.
+//! code. Latencies that are not valid neither meet nor miss a threshold: neither those of a run nor
+//! those of a phase or second of it in which the generator was late. If a threshold cannot be judged,
+//! its row has the reason.
 
 use std::time::Duration;
 
@@ -143,18 +144,29 @@ fn tail_back(report: &Report, after: usize, beside: usize, factor: f64, within: 
         let mine = second.tracks.iter().filter(|packed| streams.contains(&packed.track));
         mine.for_each(|packed| sum.add(&packed.unpack()));
         let waits = sum.waits();
-        (waits.count() > 0).then(|| (second.number, waits.at_any_count(0.999)))
+        (waits.count() > 0).then(|| (second.number, waits.at_any_count(0.999), sum.not_valid()))
     });
     let is_back = |tail: Wait| !tail.is_at_least && tail.ns as f64 <= factor * beside_ns as f64;
     let mut least_ns = None::<u64>;
-    for (number, tail) in tails {
-        let tail_ns = tail.ns;
+    // The first second in time in which the generator was late: the tail may have been back in it.
+    let mut not_valid = None::<String>;
+    for (number, tail, reasons) in tails {
+        let (tail_ns, after_s) = (tail.ns, number - first);
+        let is_in_time = Duration::from_secs(after_s) <= within;
+        if let Some(reason) = reasons.first() {
+            if is_in_time {
+                not_valid.get_or_insert(format!("not valid after {after_s} s: {reason}"));
+            }
+            continue;
+        }
         if is_back(tail) {
-            let after_s = number - first;
-            let text = format!("{} after {after_s} s", milliseconds(tail_ns));
-            return Ok((text, Duration::from_secs(after_s) <= within));
+            let found = (format!("{} after {after_s} s", milliseconds(tail_ns)), is_in_time);
+            return not_valid.filter(|_| !is_in_time).map_or(Ok(found), Err);
         }
         least_ns = Some(least_ns.map_or(tail_ns, |least| least.min(tail_ns)));
+    }
+    if let Some(not_valid) = not_valid {
+        return Err(not_valid);
     }
     let least_ns = least_ns.ok_or("nothing was answered later")?;
     Ok((format!("never: at best {}", milliseconds(least_ns)), false))
@@ -239,9 +251,14 @@ fn fail_if(report: &Report, threshold: Threshold) -> Found {
     }
 }
 
+/// The measurements of a phase, if its latencies are valid.
 fn of_phase(report: &Report, phase: usize) -> Result<Interval, String> {
     let exists = report.totals.get(phase).is_some();
-    exists.then(|| report.phase_total(phase)).ok_or_else(|| "there is no such phase".to_owned())
+    let total = exists.then(|| report.phase_total(phase)).ok_or("there is no such phase")?;
+    match total.not_valid().first() {
+        None => Ok(total),
+        Some(reason) => Err(format!("{} not valid: {reason}", phase_name(report, phase))),
+    }
 }
 
 /// p99.9 over all streams.
@@ -406,6 +423,78 @@ mod tests {
         report.totals[0][0].record(Kind::Lateness, 40 * MS, 2_000);
         assert_eq!(judged(asked, &report), ("latencies not valid".to_owned(), None));
         assert_eq!(judged(Criterion::Refused { part_max: 0.001 }, &report).1, Some(true));
+    }
+
+    /// The generator is late in a phase of the run so short that the run's figures are valid. What
+    /// the lateness makes of the phase, too long or not, is not the broker's doing.
+    #[test]
+    fn a_phase_in_which_the_generator_was_late_neither_meets_nor_misses_a_threshold() {
+        let within = Duration::from_millis(10);
+        for storm_ms in [50, 9] {
+            let mut report = report(1, storm_ms);
+            let calm = &mut report.totals[0][0];
+            calm.record(Kind::Latency, MS, 10_000_000);
+            calm.record(Kind::Lateness, 0, 10_000_000);
+            report.totals[1][0].record(Kind::Lateness, 6 * MS, 2_000);
+            assert!(report.figures().valid, "{:?}", report.figures());
+            let asked = [
+                Criterion::TailWithin { phase: 1, beside: 0, factor: 10.0 },
+                Criterion::TailWithin { phase: 0, beside: 1, factor: 10.0 },
+                Criterion::TailBack { after: 0, beside: 1, factor: 1.2, within },
+                Criterion::AnsweredWithin { phase: 1, part: 0.99, within },
+            ];
+            let is_late = storm_ms == 9;
+            for asked in asked {
+                let (found, is_met) = judged(asked, &report);
+                if is_late {
+                    assert_eq!(is_met, None, "{asked:?}: {found}");
+                    let reason = "storm not valid: lateness 6.0 of 9.0 ms at p50";
+                    assert!(found.starts_with(reason), "{asked:?}: {found}");
+                } else if !matches!(asked, Criterion::TailBack { .. }) {
+                    // 6 of 50 ms are no material part.
+                    assert!(is_met.is_some(), "{asked:?}: {found}");
+                }
+            }
+            let asked = Criterion::AnsweredWithin { phase: 0, part: 0.99, within };
+            assert_eq!(judged(asked, &report).1, Some(true), "the generator was in time in calm");
+            report.rows =
+                judge(&[Criterion::AnsweredWithin { phase: 1, part: 0.99, within }], &report);
+            assert_eq!(report.exit_code(), if is_late { 0 } else { 6 });
+            let text = report.to_string();
+            let marked = "not valid  latencies of storm: lateness 6.0 of 9.0 ms at p50";
+            assert_eq!(text.contains(marked), is_late, "{text}");
+            assert!(!text.contains("latencies of calm"), "{text}");
+        }
+    }
+
+    /// A second in which the generator was late is not known to be back, nor not to be.
+    #[test]
+    fn a_second_in_which_the_generator_was_late_is_not_judged() {
+        let asked = |within| Criterion::TailBack {
+            after: 0,
+            beside: 0,
+            factor: 1.2,
+            within: Duration::from_secs(within),
+        };
+        let late = |ms: u64| {
+            let mut interval = answers(ms);
+            interval.record(Kind::Lateness, ms * MS, 2_000);
+            interval
+        };
+        let of = |seconds: [Interval; 3]| {
+            let mut report = report(1, 9);
+            let second = |(number, interval)| Second::pack(number, &[(0, interval)]);
+            report.seconds = (10..).zip(seconds).map(second).collect();
+            report
+        };
+        let late_first = of([late(50), answers(1), answers(1)]);
+        assert_eq!(judged(asked(5), &late_first), ("1.00 ms after 1 s".to_owned(), Some(true)));
+        let reason = "not valid after 0 s: lateness 50.0 of 50.0 ms at p50".to_owned();
+        assert_eq!(judged(asked(0), &late_first), (reason.clone(), None));
+        assert_eq!(judged(asked(5), &of([late(50), answers(9), answers(9)])), (reason, None));
+        let late_last = of([answers(50), answers(9), late(50)]);
+        assert_eq!(judged(asked(1), &late_last).1, Some(false), "it was not back in time");
+        assert_eq!(judged(asked(2), &late_last).1, None);
     }
 
     #[test]

@@ -149,7 +149,17 @@ impl Report {
             ];
             lead.into_iter().chain(percentiles).collect()
         });
-        figures(&header, rows)
+        figures(&header, rows) + &self.late_phases()
+    }
+
+    /// The phases whose latencies are not valid, with the most important reason.
+    fn late_phases(&self) -> String {
+        let phases = self.phases.iter().enumerate();
+        let late = phases.filter_map(|(index, phase)| {
+            let reason = self.lateness_in(index).into_iter().next()?;
+            Some(labelled("not valid", &format!("latencies of {}: {reason}", phase.name)))
+        });
+        late.collect()
     }
 
     fn group_table(&self, has_latencies: bool) -> String {

@@ -90,10 +90,13 @@ impl Conclusion {
     }
 }
 
-/// Reasons why the generator's lateness makes the latencies not valid. `latency` are those that are
-/// shown: of acknowledgements, or of refusals if there are no others. Without any, every message
-/// that was sent late still counts.
-pub fn lateness(generator: &Histogram<u64>, latency: &Histogram<u64>) -> Vec<String> {
+/// Reasons why the generator's lateness makes the latencies not valid: those of acknowledgements, or
+/// of refusals if there are no others. Without any, every message that was sent late still counts.
+pub fn lateness(
+    generator: &Histogram<u64>,
+    latency: &Histogram<u64>,
+    refused: &Histogram<u64>,
+) -> Vec<String> {
     /// Lateness below this is never a material part of a latency.
     const LATE_NS: u64 = 1_000_000;
     /// Lateness above the latency divided by this is material.
@@ -104,6 +107,7 @@ pub fn lateness(generator: &Histogram<u64>, latency: &Histogram<u64>) -> Vec<Str
     if generator.is_empty() {
         return Vec::new();
     }
+    let latency = if latency.is_empty() { refused } else { latency };
     let (late, all) = (Percentiles::of(generator), Percentiles::of(latency));
     let rows =
         [("p50", late.p50, all.p50), ("p99", late.p99, all.p99), ("p99.9", late.p99_9, all.p99_9)];
@@ -184,7 +188,7 @@ mod tests {
             histogram
         };
         for (generator, latency, wanted) in rows {
-            let reasons = lateness(&histogram(generator), &histogram(latency));
+            let reasons = lateness(&histogram(generator), &histogram(latency), &empty());
             let are_there =
                 reasons.iter().zip(wanted).all(|(found, wanted)| found.ends_with(wanted));
             assert!(reasons.len() == wanted.len() && are_there, "{generator:?}: {reasons:?}");

@@ -239,7 +239,8 @@ fn row(
     Row { name, unit, is_more_better, cells, ratios }
 }
 
-/// p99.9 of send latency in each phase that counts and that all candidates have.
+/// p99.9 of send latency in each phase that counts and that all candidates have. A run in which the
+/// generator was late in the phase has no value.
 fn by_phase(candidates: &[Candidate]) -> Vec<Row> {
     let Some(first) = candidates.first().map(|candidate| &candidate.runs[0]) else {
         return Vec::new();
@@ -252,7 +253,8 @@ fn by_phase(candidates: &[Candidate]) -> Vec<Row> {
         let of = |report: &Report| {
             let known = report.phases.get(index).filter(|it| it.name == phase.name)?;
             let total = report.phase_total(index);
-            total.waits().at(0.999).filter(|_| !known.name.is_empty()).map(Reading::of)
+            let is_valid = !known.name.is_empty() && total.not_valid().is_empty();
+            total.waits().at(0.999).filter(|_| is_valid).map(Reading::of)
         };
         row(format!("p99.9 in {}", phase.name), "ms", false, candidates, Of::Valid, of)
     };
@@ -402,6 +404,24 @@ mod tests {
         let rows = rows(&candidates(vec![run]));
         let names = rows.iter().filter_map(|row| row.name.strip_prefix("p99.9 in "));
         assert_eq!(names.collect::<Vec<_>>(), ["one", "two"]);
+    }
+
+    /// In one short phase, so that the run's figures are valid.
+    #[test]
+    fn a_phase_in_which_the_generator_was_late_has_no_value() {
+        let mut run = taking("a", 4);
+        run.phases = ["one", "two"]
+            .map(|name| Phase { name: name.to_owned(), ..run.phases[0].clone() })
+            .into();
+        run.totals = vec![run.totals[0].clone(); 2];
+        for kind in [Kind::Latency, Kind::Lateness] {
+            run.totals[0][0].record(kind, 1_000, 100_000_000);
+        }
+        run.totals[1][0].record(Kind::Lateness, 4_000_000, 10_000);
+        assert!(run.figures().valid, "{:?}", run.figures());
+        let rows = rows(&candidates(vec![run]));
+        let names = rows.iter().filter_map(|row| row.name.strip_prefix("p99.9 in "));
+        assert_eq!(names.collect::<Vec<_>>(), ["one"]);
     }
 
     #[test]

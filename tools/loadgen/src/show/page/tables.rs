@@ -43,8 +43,10 @@ pub fn send_percentiles(report: &Report) -> String {
         table.part("by phase in which a message was due, all streams");
         for (index, phase) in report.phases.iter().enumerate() {
             let warm_up = if phase.counts { "" } else { " (does not count)" };
-            let name = format!("{}{warm_up}", phase.name);
-            table.row(&send_row(&name, &report.phase_total(index)));
+            let total = report.phase_total(index);
+            let not_valid = if total.not_valid().is_empty() { "" } else { " (not valid)" };
+            let name = format!("{}{warm_up}{not_valid}", phase.name);
+            table.row(&send_row(&name, &total));
         }
     }
     if report.streams().count() > 1 {
@@ -70,6 +72,12 @@ pub fn send_percentiles(report: &Report) -> String {
     out.push_str(&note(
         "A dash: fewer messages than such a percentile takes. Messages that were given up have no \
          latency and rank behind all others; where a percentile falls among them, it says how long they had waited at least. Service time counts from the send call, as closed-loop \
+    if (0..report.phases.len()).any(|phase| !report.lateness_in(phase).is_empty()) {
+        out.push_str(&note(
+            "Not valid: the generator was late in this phase, so these latencies describe it and not \
+             the broker. No threshold is judged by them.",
+        ));
+    }
          tools do; lateness is that of the generator itself, in sending and in reading replies.",
     ));
     if report.phases.len() > 1 && report.streams().count() > 1 {
