@@ -112,16 +112,28 @@ fn threads(ended: &Ended<'_>) -> Vec<ThreadCpu> {
     let scenario = ended.scenario;
     let is_scheduled = scenario.streams.iter().all(|stream| stream.curve.is_some());
     let must_keep_up = is_scheduled && !scenario.spin;
-    let thread = |kind: &str, number: usize, share: f64, must_keep_up: bool| ThreadCpu {
-        name: format!("{kind}-{number}"),
-        share,
-        must_keep_up,
-    };
     let sending = ended.sent.cpu.iter().enumerate();
-    let sending = sending.map(|(number, share)| thread("generate", number, *share, must_keep_up));
+    let sending = sending.map(|(number, share)| ThreadCpu {
+        name: format!("generate-{number}"),
+        share: *share,
+        must_keep_up,
+    });
     let groups = ended.consumed.iter().enumerate();
-    let groups = groups.map(|(number, group)| thread("group", number, group.cpu, false));
-    sending.chain(groups).collect()
+    sending.chain(groups.flat_map(|(number, group)| group_threads(number, &group.cpu))).collect()
+}
+
+/// Named as the threads are.
+fn group_threads(group: usize, shares: &[f64]) -> Vec<ThreadCpu> {
+    let name = |member: usize| match shares.len() {
+        1 => format!("group-{group}"),
+        _ => format!("group-{group}-{member}"),
+    };
+    let thread = |(member, share): (usize, &f64)| ThreadCpu {
+        name: name(member),
+        share: *share,
+        must_keep_up: false,
+    };
+    shares.iter().enumerate().map(thread).collect()
 }
 
 /// Why losses cannot be ruled out, beyond what the counts show.
@@ -316,6 +328,16 @@ mod tests {
             let ns = sending_ns(&scenario, answered_s * SECOND_NS, now_s * SECOND_NS);
             assert_eq!(ns, wanted_s * SECOND_NS);
         }
+    }
+
+    #[test]
+    fn each_thread_of_a_group_has_its_share() {
+        let named = |group, shares: &[f64]| -> Vec<(String, f64)> {
+            group_threads(group, shares).into_iter().map(|it| (it.name, it.share)).collect()
+        };
+        assert_eq!(named(2, &[0.5]), [("group-2".to_owned(), 0.5)]);
+        let members = [("group-0-0".to_owned(), 0.5), ("group-0-1".to_owned(), 0.1)];
+        assert_eq!(named(0, &[0.5, 0.1]), members);
     }
 
     #[test]

@@ -79,7 +79,7 @@ impl Consuming {
             Self::Team { team, threads, .. } => {
                 let shares =
                     threads.into_iter().map(join_thread).collect::<io::Result<Vec<f64>>>()?;
-                Ok(team.conclude(shares.into_iter().fold(0.0, f64::max)))
+                Ok(team.conclude(shares))
             }
         }
     }

@@ -90,8 +90,8 @@ pub struct Consumed {
     /// Number of queues that were not read to their end, and of all queues.
     pub unread_queues: usize,
     pub queues: usize,
-    /// CPU use of the thread until sending was over, as a fraction of a core.
-    pub cpu: f64,
+    /// CPU use of each thread until sending was over, as a fraction of a core.
+    pub cpu: Vec<f64>,
 }
 
 pub struct Consumer {
@@ -340,7 +340,7 @@ impl Consumer {
             gone: self.brokers.iter().filter(|broker| broker.connection.is_none()).count(),
             unread_queues,
             queues: self.queues.len(),
-            cpu,
+            cpu: vec![cpu],
         }
     }
 

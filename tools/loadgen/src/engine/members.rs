@@ -149,9 +149,9 @@ impl Team {
         self.shared().ended = Some(Ended { at_ns, outcomes, ends });
     }
 
-    /// Returns what the group received, once the members have ended. `cpu` is the highest share of
-    /// a core that one of them used.
-    pub fn conclude(&self, cpu: f64) -> Consumed {
+    /// Returns what the group received, once the members have ended. `cpu` is the share of a core that
+    /// each of them used.
+    pub fn conclude(&self, cpu: Vec<f64>) -> Consumed {
         let shared = self.shared();
         let outcomes = shared.ended.as_ref().map_or(&[][..], |ended| &ended.outcomes);
         let is_whole = shared.arrived.missing(outcomes) == 0;
@@ -399,7 +399,7 @@ mod tests {
         team.shared().next = vec![110, 0];
         assert!(!team.is_over(QUIET_COMPLETE_NS - 1));
         assert!(team.is_over(QUIET_COMPLETE_NS));
-        let consumed = team.conclude(0.5);
+        let consumed = team.conclude(vec![0.5, 0.2]);
         let audit = consumed.audits[&0];
         assert_eq!((audit.acknowledged, audit.lost, consumed.unread_queues), (10, 0, 0));
     }
@@ -416,7 +416,7 @@ mod tests {
             team.shared().next = vec![110, 0];
             assert!(!team.is_over(QUIET_NS - 1), "it may still come");
             assert!(team.is_over(QUIET_NS));
-            let consumed = team.conclude(0.0);
+            let consumed = team.conclude(Vec::new());
             let audit = consumed.audits[&0];
             assert_eq!((audit.lost, audit.unread), (lost, unread));
             assert_eq!(consumed.unread_queues > 0, unread > 0);

@@ -4,6 +4,7 @@
 //! group. If an acknowledged message was lost or corrupted, no durations are printed: how fast a
 //! broker loses messages is of no interest.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 
 use crate::engine::histogram::{self, Wait, Waits};
@@ -189,20 +190,40 @@ impl Report {
         figures(&header, rows)
     }
 
-    /// CPU usage of the generator's threads, highest first.
     fn cpu(&self) -> String {
-        const SHOWN_MAX: usize = 8;
-        let mut threads: Vec<_> = self.threads.iter().collect();
-        threads.sort_by(|a, b| b.share.total_cmp(&a.share));
-        let shown = threads.iter().take(SHOWN_MAX);
-        let mut shares: Vec<String> =
-            shown.map(|it| format!("{} {:.0} %", it.name, it.share * 100.0)).collect();
-        match threads.len() {
-            0 => return String::new(),
-            few if few <= SHOWN_MAX => {}
-            many => shares.push(format!("{} more", many - SHOWN_MAX)),
+        let shares = self.cpu_shares();
+        if shares.is_empty() { String::new() } else { labelled("CPU", &shares.join(", ")) }
+    }
+
+    /// CPU usage of the generator: of each thread, or of each group of threads if there are many.
+    /// `report.json` has each thread.
+    pub fn cpu_shares(&self) -> Vec<String> {
+        const EACH_MAX: usize = 8;
+        let percent = |share: f64| format!("{:.0} %", share * 100.0);
+        if self.threads.len() <= EACH_MAX {
+            let each = self.threads.iter();
+            return each.map(|it| format!("{} {}", it.name, percent(it.share))).collect();
         }
-        labelled("CPU", &shares.join(", "))
+        let mut groups: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+        for thread in &self.threads {
+            let name = thread.name.rsplit_once('-').map_or(&*thread.name, |(name, _)| name);
+            groups.entry(name).or_default().push(thread.share);
+        }
+        let shown = |(name, mut shares): (&str, Vec<f64>)| {
+            shares.sort_by(f64::total_cmp);
+            let (count, middle) = (shares.len(), shares[shares.len() / 2]);
+            let (lowest, highest) = (shares[0], shares[count - 1]);
+            match count {
+                1 => format!("{name} {}", percent(highest)),
+                _ => format!(
+                    "{count} x {name} {:.0} to {}, median {}",
+                    lowest * 100.0,
+                    percent(highest),
+                    percent(middle)
+                ),
+            }
+        };
+        groups.into_iter().map(shown).collect()
     }
 
     fn threshold_table(&self) -> String {
@@ -345,7 +366,7 @@ mod tests {
     use super::*;
     use crate::engine::measure::{Counters, Kind, Second};
     use crate::findings::report::tests::example;
-    use crate::findings::report::{Finding, Row, Track, TrackKind};
+    use crate::findings::report::{Finding, Row, ThreadCpu, Track, TrackKind};
     use crate::golden::assert_golden;
     use crate::plan::scenario::Phase;
 
@@ -367,6 +388,28 @@ mod tests {
         for (gaps, text) in rows {
             assert_eq!(gaps_text(&gaps), format!("no acknowledgement from {text}"));
         }
+    }
+
+    /// No thread is left out, however many there are.
+    #[test]
+    fn every_thread_is_in_what_is_said_of_the_cpu() {
+        let thread = |(name, share): (String, f64)| ThreadCpu { name, share, must_keep_up: false };
+        let members = (0..6).map(|it| (format!("group-0-{it}"), f64::from(it) / 10.0));
+        let mut threads: Vec<_> = [("generate-0".to_owned(), 0.41), ("group-1".to_owned(), 0.03)]
+            .into_iter()
+            .chain(members)
+            .collect();
+        let of = |threads: &[(String, f64)]| {
+            let threads = threads.iter().cloned().map(thread).collect();
+            Report { threads, ..example() }.cpu_shares().join(", ")
+        };
+        let each = "generate-0 41 %, group-1 3 %, group-0-0 0 %, group-0-1 10 %, group-0-2 20 %, \
+                    group-0-3 30 %, group-0-4 40 %, group-0-5 50 %";
+        assert_eq!(of(&threads), each);
+        threads.extend([("generate-1".to_owned(), 0.6), ("2/generate-0".to_owned(), 0.2)]);
+        let wanted = "2/generate 20 %, 2 x generate 41 to 60 %, median 60 %, group 3 %, \
+                      6 x group-0 0 to 50 %, median 30 %";
+        assert_eq!(of(&threads), wanted);
     }
 
     #[test]

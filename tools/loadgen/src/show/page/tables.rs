@@ -63,23 +63,21 @@ pub fn send_percentiles(report: &Report) -> String {
         table.row(&duration_row("until refused", &total, Kind::Refused));
     }
     out.push_str(&table.html());
-    let threads = report.threads.iter();
-    let threads: Vec<String> =
-        threads.map(|it| format!("{} {:.0} %", it.name, it.share * 100.0)).collect();
+    let threads = report.cpu_shares();
     if !threads.is_empty() {
         out.push_str(&note(&format!("CPU of the generator's threads: {}.", threads.join(", "))));
     }
     out.push_str(&note(
         "A dash: fewer messages than such a percentile takes. Messages that were given up have no \
          latency and rank behind all others; where a percentile falls among them, it says how long they had waited at least. Service time counts from the send call, as closed-loop \
+         tools do; lateness is that of the generator itself, in sending and in reading replies.",
+    ));
     if (0..report.phases.len()).any(|phase| !report.lateness_in(phase).is_empty()) {
         out.push_str(&note(
             "Not valid: the generator was late in this phase, so these latencies describe it and not \
              the broker. No threshold is judged by them.",
         ));
     }
-         tools do; lateness is that of the generator itself, in sending and in reading replies.",
-    ));
     if report.phases.len() > 1 && report.streams().count() > 1 {
         out.push_str(&by_phase_and_stream(report));
     }
