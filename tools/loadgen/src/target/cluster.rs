@@ -39,7 +39,7 @@ pub enum TargetError {
     Unresolved { address: String, cause: io::Error },
     #[error("{namesrv} knows {found} brokers after {wait} s, not {wanted}", wait = ROUTE_WAIT.as_secs())]
     Brokers { namesrv: String, found: usize, wanted: usize },
-    #[error("{0} does not speak the fixed header: use --header json or binary")]
+    #[error("{0} does not speak the fixed header: use the header json or binary")]
     NoFixedHeader(SocketAddr),
 }
 
