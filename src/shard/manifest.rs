@@ -94,7 +94,8 @@ enum Copy {
 
 impl Manifest {
     /// Loads the manifest of `directory` and repairs its copies; `None` if the directory has
-    /// neither a manifest nor files of a broker.
+    /// neither a manifest nor files of a broker. One intact copy is enough, also on a full disk,
+    /// where the other one cannot be repaired.
     pub fn load(directory: &Path) -> Result<Option<Self>, ManifestError> {
         let found = COPIES.map(|name| (directory.join(name), Copy::read(&directory.join(name))));
         let mut whole = None;
@@ -113,8 +114,11 @@ impl Manifest {
                 continue;
             }
             let fault = fault_of(copy);
-            whole.store_as(directory, &path).map_err(|error| io_error(&path, error))?;
-            tracing::warn!("{} {fault}; it was repaired from the other copy", path.display());
+            let outcome = match whole.store_as(directory, &path) {
+                Ok(()) => "it was repaired from the other copy".to_owned(),
+                Err(error) => format!("it cannot be repaired from the other copy: {error}"),
+            };
+            tracing::warn!("{} {fault}; {outcome}", path.display());
         }
         Ok(Some(whole))
     }
@@ -297,6 +301,19 @@ mod tests {
             fs::remove_file(scratch.path(copy)).unwrap();
             assert_eq!(Manifest::load(&scratch.0).unwrap(), Some(MANIFEST));
             assert!(scratch.is_repaired());
+        }
+    }
+
+    #[test]
+    fn one_intact_copy_is_enough_on_a_full_disk() {
+        let scratch = Scratch::new("full");
+        std::os::unix::fs::symlink("/dev/full", scratch.0.join("broker.json.new")).unwrap();
+        for copy in 0..COPIES.len() {
+            let intact = fs::read(scratch.path(copy)).unwrap();
+            fs::write(scratch.path(copy), b"damaged").unwrap();
+            assert_eq!(Manifest::load(&scratch.0).unwrap(), Some(MANIFEST), "copy {copy}");
+            assert!(!scratch.is_repaired(), "nothing can be written");
+            fs::write(scratch.path(copy), intact).unwrap();
         }
     }
 

@@ -39,10 +39,12 @@ pub fn lock_directory(directory: &Path) -> Result<LockGuard, LockError> {
         }
         Err(TryLockError::Error(error)) => return Err(failed(error)),
     }
-    sign(&mut file).map_err(failed)?;
+    // On a full disk the file stays empty. The lock holds all the same.
+    let _ = sign(&mut file);
     Ok(LockGuard { _file: file })
 }
 
+/// Writes the process id, for the error of a second process.
 fn sign(file: &mut File) -> io::Result<()> {
     file.set_len(0)?;
     file.rewind()?;
@@ -73,6 +75,17 @@ mod tests {
         assert!(error.ends_with(&expected), "{error}");
         drop(guard);
         drop(lock_directory(&directory).expect("free again"));
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn a_directory_on_a_full_disk_is_locked_too() {
+        let directory = std::env::temp_dir().join(format!("ringmq-full-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        std::os::unix::fs::symlink("/dev/full", directory.join(LOCK_NAME)).unwrap();
+        let guard = lock_directory(&directory).unwrap();
+        assert!(matches!(lock_directory(&directory), Err(LockError::Held { .. })));
+        drop(guard);
         std::fs::remove_dir_all(&directory).unwrap();
     }
 
