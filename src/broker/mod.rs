@@ -58,6 +58,7 @@ pub mod operation;
 mod produce;
 mod pull;
 pub mod raft_entries;
+mod rates;
 mod recall;
 mod recalled;
 mod relay;
@@ -89,6 +90,7 @@ use self::gone::Ended;
 use self::groups::Groups;
 use self::held::Held;
 use self::leading::Leading;
+use self::rates::Rates;
 use self::replicas::Replicas;
 use self::state::{Durable, Snapshot};
 use self::upkeep::Flush;
@@ -307,6 +309,7 @@ pub struct Broker<D: Disk> {
     deliveries: Signal,
     leading: Leading,
     replicas: Replicas,
+    rates: RefCell<Rates>,
 }
 
 impl<D: Disk> Broker<D> {

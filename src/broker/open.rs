@@ -10,6 +10,7 @@ use super::delays;
 use super::delivery::Delivery;
 use super::facts::{Fact, FactError};
 use super::messages::messages_of;
+use super::rates::Rates;
 use super::state::Durable;
 use super::upkeep::first_deadlines;
 use super::{Broker, BrokerConfig, Pending, State};
@@ -61,6 +62,7 @@ impl<D: Disk> Broker<D> {
         let state = RefCell::new(state);
         let (flushes, outgoing, replies, room_limits, deliveries, leading) = Default::default();
         let replicas = Default::default();
+        let rates = RefCell::new(Rates::new(config.started.moment));
         let broker = Self {
             config,
             store,
@@ -72,6 +74,7 @@ impl<D: Disk> Broker<D> {
             deliveries,
             leading,
             replicas,
+            rates,
         };
         Ok((broker, OpenReport { recovery, topic_count }))
     }

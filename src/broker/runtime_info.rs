@@ -1,5 +1,6 @@
 //! The broker statistics that stock tools show.
 
+use super::rates::Counts;
 use super::{Broker, metrics};
 use crate::model::{Moment, Reply};
 use crate::storage::disk::{Disk, Space};
@@ -54,15 +55,23 @@ const ZEROS: [&str; 44] = [
 ];
 
 impl<D: Disk> Broker<D> {
+    /// Samples the counters, for rates. To be called at least every few seconds.
+    pub fn sample_rates(&self, now: Moment) {
+        self.rates.borrow_mut().sample(now, || Counts::of(self.store.metrics()));
+    }
+
     /// The values shown by `clusterList` and `brokerStatus` (remoting reference, 3.13), followed by
     /// all metrics of this shard under their own names.
     pub(super) fn runtime_info(&self, now: Moment) -> Reply {
         let counted = self.store.metrics();
         let mut table: Vec<(String, String)> =
             ZEROS.iter().map(|name| ((*name).to_owned(), "0".to_owned())).collect();
-        let rate = |per_second: f64| format!("{per_second:.2} {per_second:.2} {per_second:.2}");
+        let (rates, counts) = (self.rates.borrow(), Counts::of(counted));
+        let rate = |counter: fn(Counts) -> u64| {
+            let [short, middle, long] = rates.per_second(now, counts, counter);
+            format!("{short:.2} {middle:.2} {long:.2}")
+        };
         let uptime_ms = now.ms_since(self.config.started.moment).max(1);
-        let per_second = |count: u64| count as f64 * 1000.0 / uptime_ms as f64;
         let mut add = |name: &str, value: String| table.push((name.to_owned(), value));
         add("brokerActive", "true".into());
         add("brokerVersionDesc", format!("RingMQ_{}", env!("CARGO_PKG_VERSION")));
@@ -70,15 +79,14 @@ impl<D: Disk> Broker<D> {
         add("runtime", format!("[ {} ms ]", uptime_ms));
         add("msgPutTotalTodayNow", counted.messages_stored.get().to_string());
         add("msgGetTotalTodayNow", counted.messages_pulled.get().to_string());
-        add("putTps", rate(per_second(counted.messages_stored.get())));
+        add("putTps", rate(|counts| counts.stored));
         // The spellings of 5.x and of 4.x.
         for name in ["getTransferredTps", "getTransferedTps"] {
-            add(name, rate(per_second(counted.messages_pulled.get())));
+            add(name, rate(|counts| counts.pulled));
         }
-        let (found, missed) = (counted.pulls_found.get(), counted.pulls_missed.get());
-        add("getTotalTps", rate(per_second(found + missed)));
-        add("getFoundTps", rate(per_second(found)));
-        add("getMissTps", rate(per_second(missed)));
+        add("getTotalTps", rate(|counts| counts.pulls_found + counts.pulls_missed));
+        add("getFoundTps", rate(|counts| counts.pulls_found));
+        add("getMissTps", rate(|counts| counts.pulls_missed));
         add("putMessageTimesTotal", counted.messages_stored.get().to_string());
         add("putMessageSizeTotal", counted.stored_bytes.get().to_string());
         let average =

@@ -360,6 +360,7 @@ impl<D: Disk> Shard<BrokerService<D>> {
         while !self.is_stopping.get() {
             clock::next_tick(self.id).await;
             self.take_nudges();
+            self.service.broker.sample_rates(clock::moment());
             self.act();
             self.announce_leftovers();
             self.spread_presences();
