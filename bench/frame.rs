@@ -211,7 +211,7 @@ fn batch() -> Request {
     for _ in 0..BATCH_COUNT {
         batch.append(&record).expect("100 records are below a megabyte");
     }
-    Request::ProduceRecords(batch.finish())
+    Request::ProduceRecords(batch.into_request())
 }
 
 fn encoded(encoding: HeaderEncoding, request: &Request) -> Vec<u8> {

@@ -39,7 +39,7 @@ impl<D: Disk> Broker<D> {
     }
 
     /// Waits for the next order. Replication carries it out, then calls
-    /// [`finish_order`](Self::finish_order).
+    /// [`complete_order`](Self::complete_order).
     pub async fn next_order(&self) -> ReplicaOrder {
         let take = || {
             let order = &mut *self.replicas.order.borrow_mut();
@@ -54,7 +54,7 @@ impl<D: Disk> Broker<D> {
         self.replicas.order_changes.wait(take).await
     }
 
-    pub fn finish_order(&self, outcome: Result<(), Refusal>) {
+    pub fn complete_order(&self, outcome: Result<(), Refusal>) {
         self.replicas.order.replace(Order::Done(outcome));
         self.replicas.order_changes.notify();
     }

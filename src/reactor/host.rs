@@ -93,7 +93,7 @@ fn limit_parking(context: &mut Context<'_>) -> Timer {
 impl Drop for Host {
     /// Finishes the work of the reactor, which tasks that the executor leaves behind keep alive.
     fn drop(&mut self) {
-        self.reactor.ring().finish();
+        self.reactor.ring().wait_for_transfers();
         self.reactor.helper.end();
     }
 }

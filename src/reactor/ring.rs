@@ -264,7 +264,7 @@ impl Ring {
     }
 
     /// Waits until the kernel has completed all transfers.
-    pub fn finish(&mut self) {
+    pub fn wait_for_transfers(&mut self) {
         while self.has_transfers() {
             self.wait(None);
             self.deliver();
@@ -284,7 +284,7 @@ impl Ring {
 impl Drop for Ring {
     /// Waits, because the kernel may still read or write the memory of transfers.
     fn drop(&mut self) {
-        self.finish();
+        self.wait_for_transfers();
     }
 }
 

@@ -239,7 +239,7 @@ impl<H: Host, R: Runtime, S: FrameSender, F: FrameReceiver> Session<H, R, S, F> 
             }
         }
         match outcome {
-            Ok(()) => Ok(arriving.finish().await),
+            Ok(()) => Ok(arriving.complete().await),
             Err(error) => Ok(Err(error)),
         }
     }

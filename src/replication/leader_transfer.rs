@@ -52,7 +52,7 @@ impl<H: Host, R: Runtime> Replica<H, R> {
                     removed.map_err(|error| error.refusal(shard))
                 }
             };
-            broker.finish_order(outcome);
+            broker.complete_order(outcome);
         }
     }
 

@@ -288,7 +288,7 @@ impl<D: Disk> Log<D> {
             Gate::NoSegment if self.next.is_none() => Gate::NoSegment,
             _ => Gate::Open,
         };
-        self.room.handle_progress(self.in_flight(), gate);
+        self.room.handle_in_flight(self.in_flight(), gate);
     }
 
     /// Bytes appended and not yet written.
@@ -324,7 +324,7 @@ impl<D: Disk> Log<D> {
     pub fn set_following(&mut self, is_following: bool) {
         self.is_following = is_following;
         if is_following {
-            self.room.handle_progress(self.in_flight(), Gate::Over);
+            self.room.handle_in_flight(self.in_flight(), Gate::Over);
         }
     }
 
@@ -469,7 +469,7 @@ impl<D: Disk> Log<D> {
     /// segment.
     pub fn end_hold(&mut self) {
         self.is_held = false;
-        self.room.handle_progress(self.in_flight(), Gate::Open);
+        self.room.handle_in_flight(self.in_flight(), Gate::Open);
     }
 
     /// While the log is held, appends wait as they do for a missing segment.

@@ -134,7 +134,7 @@ impl Room {
 
     /// Records the end of a write, which took place during `took` on a monotonic clock,
     /// nanoseconds: everything up to log offset `written` is written, and `in_flight` is the new
-    /// total. [`handle_progress`](Self::handle_progress) must follow.
+    /// total. [`handle_in_flight`](Self::handle_in_flight) must follow.
     pub fn handle_written(&mut self, took: Range<u64>, written: u64, in_flight: u64) {
         self.pace.handle_written(took, written, in_flight, !self.waiting.is_empty());
     }
@@ -145,7 +145,7 @@ impl Room {
     }
 
     /// Updates the state: `in_flight` is the new total, and `gate` the state of the log.
-    pub fn handle_progress(&mut self, in_flight: u64, gate: Gate) {
+    pub fn handle_in_flight(&mut self, in_flight: u64, gate: Gate) {
         self.in_flight = in_flight;
         self.gate = gate;
         self.grant();

@@ -147,8 +147,8 @@ impl<D: Disk> Arriving<D> {
     }
 
     /// Ends the file, all of which has arrived: it is complete, and durable.
-    pub async fn finish(self) -> Result<(), StagingError> {
-        self.check.finish(self.file.size).map_err(|at| self.damaged(at))?;
+    pub async fn complete(self) -> Result<(), StagingError> {
+        self.check.check_end(self.file.size).map_err(|at| self.damaged(at))?;
         self.target.sync().await?;
         let staged = self.file.name().staged();
         self.disk.rename(&staged.clone().unfinished().to_string(), &staged.to_string()).await?;
@@ -218,7 +218,7 @@ impl Check {
         }
     }
 
-    fn finish(&self, size: u64) -> Result<(), LogOffset> {
+    fn check_end(&self, size: u64) -> Result<(), LogOffset> {
         match self {
             Self::Segment(check) => {
                 let is_whole = check.covered == 0 && check.pending.is_empty();

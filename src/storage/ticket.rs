@@ -65,8 +65,8 @@ impl SharedRoom {
         self.0.borrow().gate()
     }
 
-    pub fn handle_progress(&self, in_flight: u64, gate: Gate) {
-        self.update(|room| room.handle_progress(in_flight, gate));
+    pub fn handle_in_flight(&self, in_flight: u64, gate: Gate) {
+        self.update(|room| room.handle_in_flight(in_flight, gate));
     }
 
     pub fn ticket(&self, payload_size: usize) -> Result<Ticket, AppendError> {

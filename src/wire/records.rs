@@ -60,7 +60,7 @@ impl RecordBatch {
     }
 
     /// The batch as a request.
-    pub fn finish(self) -> ProduceRecords {
+    pub fn into_request(self) -> ProduceRecords {
         ProduceRecords {
             queue: self.queue,
             count: self.count,

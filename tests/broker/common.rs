@@ -260,7 +260,7 @@ pub fn records(request: &Produce) -> ProduceRecords {
         properties: [&request.properties, &[]],
     };
     batch.append(&record).unwrap();
-    batch.finish()
+    batch.into_request()
 }
 
 pub async fn fill_segments(broker: &Broker<SimDisk>, tag: &str, segments: usize) {

@@ -39,7 +39,7 @@ fn fixed(key: &str) -> Request {
         };
         batch.append(&record).unwrap();
     }
-    Request::ProduceRecords(batch.finish())
+    Request::ProduceRecords(batch.into_request())
 }
 
 fn ask_at(broker: &Broker<SimDisk>, request: &Request, later_ms: u64) -> (LogOffset, Reply) {

@@ -423,7 +423,7 @@ fn orders_are_carried_out_one_after_another_and_answered() {
         assert_eq!(busy.reason(), "replica_change");
         assert_eq!(broker.next_order().await, ReplicaOrder::Transfer { to: 2 });
         assert_eq!(broker.operate(&request, &Here).await.reply.unwrap_err().number(), 2001);
-        broker.finish_order(Ok(()));
+        broker.complete_order(Ok(()));
         assert_eq!(poll_once(&mut first).await.unwrap().reply, Ok(Reply::Done));
         // An order whose connection has closed does not block the next one.
         {
@@ -431,11 +431,11 @@ fn orders_are_carried_out_one_after_another_and_answered() {
             assert!(poll_once(&mut dropped).await.is_none());
         }
         broker.next_order().await;
-        broker.finish_order(Err(Refusal::ShuttingDown));
+        broker.complete_order(Err(Refusal::ShuttingDown));
         let mut next = pin!(broker.operate(&request, &Here));
         assert!(poll_once(&mut next).await.is_none());
         broker.next_order().await;
-        broker.finish_order(Ok(()));
+        broker.complete_order(Ok(()));
         assert_eq!(poll_once(&mut next).await.unwrap().reply, Ok(Reply::Done));
     });
 }

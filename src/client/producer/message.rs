@@ -192,5 +192,5 @@ fn encode_records(
         };
         batch.append(&record).expect("a batch is closed long before it fills a frame");
     }
-    Request::ProduceRecords(batch.finish())
+    Request::ProduceRecords(batch.into_request())
 }

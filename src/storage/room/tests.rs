@@ -94,7 +94,7 @@ impl Scene {
     fn commit(&mut self, count: usize) {
         self.in_flight.drain(..count.min(self.in_flight.len()));
         let gate = if self.room.gate() == Gate::Over { Gate::Over } else { Gate::Open };
-        self.room.handle_progress(self.total(), gate);
+        self.room.handle_in_flight(self.total(), gate);
     }
 }
 
@@ -187,7 +187,7 @@ fn when_waiting_is_pointless_an_append_that_found_no_room_waits_for_a_write() {
     let mut scene = Scene::new(100);
     assert!(scene.append(Ordinary, 100));
     let id = scene.take(60);
-    scene.room.handle_progress(100, Gate::Over);
+    scene.room.handle_in_flight(100, Gate::Over);
     assert!(scene.is_granted(id) && !scene.spend(id, 60));
     scene.room.wait_again(id, 60);
     assert!(!scene.is_granted(id), "nothing has been written since");
@@ -227,7 +227,7 @@ fn when_waiting_is_pointless_every_ticket_is_granted_without_room() {
     let mut scene = Scene::new(100);
     assert!(scene.append(Ordinary, 100));
     let ids: Vec<_> = (0..50).map(|_| scene.take(60)).collect();
-    scene.room.handle_progress(100, Gate::Over);
+    scene.room.handle_in_flight(100, Gate::Over);
     assert_eq!(scene.wake(), 50);
     assert!(ids.iter().all(|id| scene.is_granted(*id)));
     assert_eq!(scene.room.held, 0);
@@ -287,7 +287,7 @@ fn tickets_are_granted_in_order_and_none_is_lost() {
         }
         // All tickets are dropped in random order; the front one is always granted.
         scene.in_flight.clear();
-        scene.room.handle_progress(0, Gate::Open);
+        scene.room.handle_in_flight(0, Gate::Open);
         while !scene.tickets.is_empty() {
             let front = scene.tickets[0].0;
             assert!(scene.is_granted(front), "seed {seed}: the front one must be granted");
@@ -356,7 +356,7 @@ fn as_much_may_wait_as_may_be_in_flight() {
     room.drop_ticket(second);
     assert_eq!(room.spare(), 40);
     let third = room.take_ticket(50).unwrap();
-    room.handle_progress(20, Gate::Open);
+    room.handle_in_flight(20, Gate::Open);
     assert!(room.is_granted(first) && !room.is_granted(third));
     assert_eq!(room.spare(), 50);
     room.wait_again(first, 90);

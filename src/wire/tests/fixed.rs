@@ -201,7 +201,7 @@ fn a_batch_of_records_leaves_the_servers_fields_zero() {
     assert_eq!(batch.append(&record), Err(BatchFull));
     assert_eq!((batch.count(), batch.size()), (2, 2 * record.size()));
 
-    let request = batch.finish();
+    let request = batch.into_request();
     assert_eq!(request.checksum, crc32c::crc32c(&request.records));
     let views: Vec<_> = Records::new(&request.records).map(Result::unwrap).collect();
     assert_eq!(views.len(), 2);

@@ -110,7 +110,7 @@ async fn receive(sending: &mut CopySource<SimDisk>, target: &Shard) -> Result<us
             let bytes = sending.read(number, arriving.position(), PIECE).await.unwrap();
             arriving.write(&bytes).await?;
         }
-        arriving.finish().await?;
+        arriving.complete().await?;
     }
     Ok(missing.len())
 }
@@ -262,7 +262,7 @@ fn what_is_damaged_is_not_taken() {
                     outcome = arriving.write(&bytes).await;
                 }
                 let outcome = match outcome {
-                    Ok(()) => arriving.finish().await,
+                    Ok(()) => arriving.complete().await,
                     outcome => outcome,
                 };
                 refused += usize::from(outcome.is_err());
@@ -271,7 +271,7 @@ fn what_is_damaged_is_not_taken() {
             }
             // A file that is too short.
             let short = staging.receive(*file).await.unwrap();
-            let damaged = matches!(short.finish().await, Err(StagingError::Damaged { .. }));
+            let damaged = matches!(short.complete().await, Err(StagingError::Damaged { .. }));
             assert!(damaged, "{file:?}");
         });
     }
