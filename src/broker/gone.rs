@@ -2,54 +2,49 @@
 //! refused as soon as the change is committed, not at their deadlines; so are offset commits that
 //! wait there, and the pulls of a group that is deleted or may no longer consume.
 
-use super::{Answer, Broker, Outcome, PullTask, Released, State};
+use super::State;
+use super::woken::{Ended, Then, Woken};
 use crate::model::{GroupName, LogOffset, Refusal, TopicName};
 use crate::storage::QueueKey;
-use crate::storage::disk::Disk;
-
-/// A held pull that a change of its topic or group ends.
-#[derive(Debug)]
-pub struct Ended {
-    /// The change is committed once the log is, up to here.
-    mark: LogOffset,
-    task: PullTask,
-    refusal: Refusal,
-}
-
-impl<D: Disk> Broker<D> {
-    /// Takes the pulls ended by changes that are now committed.
-    pub(super) fn take_ended(&self) -> Vec<Released> {
-        let (committed, is_fenced) = (self.store.committed(), self.store.is_fenced());
-        let ended = &mut self.state.borrow_mut().ended;
-        let is_over = |ended: &mut Ended| ended.mark <= committed || is_fenced;
-        let next = || ended.pop_front_if(is_over);
-        std::iter::from_fn(next)
-            .map(|Ended { task, refusal, .. }| {
-                let outcome = Outcome::Now(Answer::refused(refusal));
-                Released { origin: task.origin, outcome }
-            })
-            .collect()
-    }
-}
 
 impl State {
+    /// Wakes the pulls ended by changes that are committed, or never will be.
+    pub(super) fn wake_ended(&mut self, committed: LogOffset, is_fenced: bool) {
+        let is_over = |ended: &mut Ended| ended.mark <= committed || is_fenced;
+        while let Some(ended) = self.ended.pop_front_if(is_over) {
+            self.woken.push_back(ended.woken);
+        }
+    }
+
     /// Ends pulls on queues that are gone: topic `number`, which was called `name`, was changed by
-    /// the entry that ends at `mark`.
+    /// the entry that ends at `mark`. This includes pulls that are woken but not answered yet.
     pub(super) fn end_holds(&mut self, name: &TopicName, number: u32, mark: LogOffset) {
-        for queue in self.held.queues_of(number) {
-            let found = self.durable.topics.find(name);
-            let refusal = match found.and_then(|(_, topic)| topic.check_pull(queue.queue)) {
-                Ok(()) => continue,
-                Err(refusal) => refusal,
-            };
-            for task in self.held.take_queue(queue, &mut self.deadlines) {
-                self.end_hold(task, refusal.clone(), mark);
+        for queue in self.held.queues().filter(|queue| queue.topic == number).collect::<Vec<_>>() {
+            if let Some(refusal) = self.why_gone(name, queue) {
+                let ids = self.held.detach(queue);
+                let woken = Woken { queue, ids, then: Then::Refuse(refusal) };
+                self.ended.push_back(Ended { mark, woken });
+            }
+        }
+        for mut woken in std::mem::take(&mut self.woken) {
+            let may_end = woken.queue.topic == number && !woken.is_refused();
+            match may_end.then(|| self.why_gone(name, woken.queue)).flatten() {
+                None => self.woken.push_back(woken),
+                Some(refusal) => {
+                    woken.then = Then::Refuse(refusal);
+                    self.ended.push_back(Ended { mark, woken });
+                }
             }
         }
     }
 
+    fn why_gone(&self, name: &TopicName, queue: QueueKey) -> Option<Refusal> {
+        let found = self.durable.topics.find(name);
+        found.and_then(|(_, topic)| topic.check_pull(queue.queue)).err()
+    }
+
     /// Ends the pulls of groups that an entry, which ends at `mark`, has deleted, or keeps from
-    /// consuming.
+    /// consuming. This includes pulls that are woken but not answered yet.
     pub(super) fn end_holds_of_groups(
         &mut self,
         is_changed: impl Fn(&GroupName) -> bool,
@@ -61,25 +56,13 @@ impl State {
             Some(_) => groups.check_pull(Some(group)).err(),
         };
         let ends = |group: &GroupName| is_changed(group) && refusal_of(group).is_some();
-        let tasks = self.held.take_groups(ends, &mut self.deadlines);
-        let with_refusal = |task: PullTask| {
-            let refusal = task.group.as_ref().and_then(refusal_of);
-            (task, refusal.expect("it ends for a reason"))
-        };
-        let refused: Vec<_> = tasks.into_iter().map(with_refusal).collect();
-        for (task, refusal) in refused {
-            self.end_hold(task, refusal, mark);
-        }
-    }
-
-    fn end_hold(&mut self, task: PullTask, refusal: Refusal, mark: LogOffset) {
-        self.release(task.queue);
-        self.ended.push_back(Ended { mark, task, refusal });
-    }
-
-    /// Takes the pulls that changes end which are not committed, and may never be.
-    pub(super) fn take_unended(&mut self) -> Vec<PullTask> {
-        self.ended.drain(..).map(|ended| ended.task).collect()
+        let woken = self.woken.iter_mut().filter(|woken| !woken.is_refused());
+        let detached = self.held.detach_groups(ends, woken.map(|woken| &mut woken.ids));
+        let ended = detached.into_iter().map(|((queue, group), ids)| {
+            let refusal = refusal_of(&group).expect("it ends for a reason");
+            Ended { mark, woken: Woken { queue, ids, then: Then::Refuse(refusal) } }
+        });
+        self.ended.extend(ended);
     }
 
     /// Checks that a topic of this name still offers the queue, under the same number.

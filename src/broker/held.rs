@@ -1,10 +1,12 @@
 //! Pulls that found no message and wait for one, or for their deadline (remoting reference, 5.4).
 //!
-//! A held pull is in all three tables of [`Held`] and in the shard's deadlines, or in none of them.
-//! Removing it from each costs one look-up, however many others wait on its queue or connection, so
-//! a client that disconnects with many held pulls does not block the shard.
+//! A held pull is in two tables of [`Held`], by id and by connection, and in the shard's deadlines, or
+//! in none of them. While it waits for messages, it is also in the table by queue; when they have
+//! come, it is [woken](super::woken). Removing it from each costs one look-up, however many others
+//! wait on its queue or connection, so a client that disconnects with many held pulls does not block
+//! the shard.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -35,9 +37,11 @@ pub struct PullTask {
     pub filter: TagFilter,
     /// Its deadline; `None` once it must be answered without waiting.
     pub hold_until: Option<Moment>,
+    /// Its id, if it has been held before.
+    pub held_as: Option<HeldId>,
 }
 
-/// Id of a held pull; later ones have larger ids.
+/// Id of a held pull; later ones have larger ids. A pull that is held again keeps its id.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(not(test), derive(PartialEq, Eq, PartialOrd, Ord, Hash))]
 pub struct HeldId(u64);
@@ -65,60 +69,69 @@ impl Held {
 
     pub fn hold<T: From<HeldId>>(
         &mut self,
-        task: PullTask,
+        mut task: PullTask,
         until: Moment,
         deadlines: &mut Deadlines<T>,
     ) {
-        let id = HeldId(self.next_id);
-        self.next_id += 1;
+        let id = *task.held_as.get_or_insert(HeldId(self.next_id));
+        self.next_id = self.next_id.max(id.0 + 1);
         let deadline = deadlines.insert(until, id.into());
         self.by_queue.entry(task.queue).or_default().insert(id);
         self.by_connection.entry(task.origin.connection).or_default().insert(id);
         self.tasks.insert(id, (task, deadline));
     }
 
-    /// The queues of a topic that have held pulls.
-    pub fn queues_of(&self, topic: u32) -> Vec<QueueKey> {
-        self.by_queue.keys().filter(|queue| queue.topic == topic).copied().collect()
+    /// The queues for whose messages pulls wait.
+    pub fn queues(&self) -> impl Iterator<Item = QueueKey> {
+        self.by_queue.keys().copied()
     }
 
-    /// Removes the pulls whose group matches. Looks at all of them: groups change rarely.
-    pub fn take_groups<T>(
+    /// Takes all pulls out of the table by queue that wait for messages of `queue`. The caller sees
+    /// to it that they are answered.
+    pub fn detach(&mut self, queue: QueueKey) -> BTreeSet<HeldId> {
+        self.by_queue.remove(&queue).unwrap_or_default()
+    }
+
+    /// Takes the pulls whose group matches out of the table by queue, and out of these sets of woken
+    /// pulls. Looks at all of them: groups change rarely.
+    pub fn detach_groups<'a>(
         &mut self,
         matches: impl Fn(&GroupName) -> bool,
-        deadlines: &mut Deadlines<T>,
-    ) -> Vec<PullTask> {
-        let is_of = |(task, _): &(PullTask, DeadlineId)| task.group.as_ref().is_some_and(&matches);
-        let found = self.tasks.iter().filter(|(_, task)| is_of(task));
-        let ids: Vec<HeldId> = found.map(|(id, _)| *id).collect();
-        ids.into_iter().filter_map(|id| self.take(id, deadlines)).collect()
+        woken: impl Iterator<Item = &'a mut BTreeSet<HeldId>>,
+    ) -> BTreeMap<(QueueKey, GroupName), BTreeSet<HeldId>> {
+        let mut detached = BTreeMap::<_, BTreeSet<HeldId>>::new();
+        let mut stays = |id: &HeldId| {
+            let task = self.tasks.get(id).map(|(task, _)| task);
+            let found = task.and_then(|task| Some((task.queue, task.group.as_ref()?)));
+            let Some((queue, group)) = found.filter(|(_, group)| matches(group)) else {
+                return true;
+            };
+            detached.entry((queue, group.clone())).or_default().insert(*id);
+            false
+        };
+        woken.for_each(|ids| ids.retain(&mut stays));
+        self.by_queue.retain(|_, ids| {
+            ids.retain(&mut stays);
+            !ids.is_empty()
+        });
+        detached
     }
 
-    /// Removes all pulls of a queue, for retrying, the longest held first.
-    pub fn take_queue<T>(
-        &mut self,
-        queue: QueueKey,
-        deadlines: &mut Deadlines<T>,
-    ) -> Vec<PullTask> {
-        let ids = self.by_queue.remove(&queue).unwrap_or_default();
-        ids.into_iter().filter_map(|id| self.take(id, deadlines)).collect()
-    }
-
-    /// Removes all pulls, the longest held first.
-    pub fn take_all<T>(&mut self, deadlines: &mut Deadlines<T>) -> Vec<PullTask> {
-        let mut ids: Vec<HeldId> = self.tasks.keys().copied().collect();
-        ids.sort_unstable();
-        ids.into_iter().filter_map(|id| self.take(id, deadlines)).collect()
-    }
-
-    /// Removes the pulls of a closed connection. Returns the queue of each.
-    pub fn connection_closed<T>(
-        &mut self,
-        connection: u64,
-        deadlines: &mut Deadlines<T>,
-    ) -> Vec<QueueKey> {
+    /// Removes the pulls of a closed connection. Returns their number.
+    pub fn connection_closed<T>(&mut self, connection: u64, deadlines: &mut Deadlines<T>) -> usize {
         let ids = self.by_connection.remove(&connection).unwrap_or_default();
-        ids.into_iter().filter_map(|id| self.take(id, deadlines)).map(|task| task.queue).collect()
+        ids.into_iter().filter_map(|id| self.take(id, deadlines)).count()
+    }
+
+    /// Removes a pull whose deadline has come. One that is woken stays: it has not seen all messages
+    /// that are there, and does not wait any more when it is tried again.
+    pub fn expire<T>(&mut self, id: HeldId, deadlines: &mut Deadlines<T>) -> Option<PullTask> {
+        let (task, _) = self.tasks.get_mut(&id)?;
+        if self.by_queue.get(&task.queue).is_none_or(|ids| !ids.contains(&id)) {
+            task.hold_until = None;
+            return None;
+        }
+        self.take(id, deadlines)
     }
 
     /// Removes one pull.
@@ -200,6 +213,7 @@ mod tests {
             bytes_max: 1 << 20,
             filter: TagFilter::All,
             hold_until: Some(Moment(until)),
+            held_as: None,
         }
     }
 
@@ -208,9 +222,16 @@ mod tests {
     fn take_expired((held, deadlines): &mut Both, now: u64) -> usize {
         let mut count = 0;
         while let Some(id) = deadlines.take_due(Moment(now)) {
-            count += usize::from(held.take(id, deadlines).is_some());
+            count += usize::from(held.expire(id, deadlines).is_some());
         }
         count
+    }
+
+    /// Removes all pulls of queue 0; returns their connections.
+    fn take_queue((held, deadlines): &mut Both) -> Vec<u64> {
+        let ids = held.detach(QueueKey { topic: 0, queue: QueueId(0) });
+        let tasks = ids.into_iter().map(|id| held.take(id, deadlines).unwrap());
+        tasks.map(|task| task.origin.connection).collect()
     }
 
     #[test]
@@ -221,9 +242,8 @@ mod tests {
         }
         assert_eq!(take_expired(&mut both, 9), 0);
         assert_eq!(take_expired(&mut both, 10), 1);
-        let woken = both.0.take_queue(QueueKey { topic: 0, queue: QueueId(0) }, &mut both.1);
-        assert_eq!(woken.iter().map(|task| task.origin.connection).collect::<Vec<_>>(), [2]);
-        assert_eq!(both.0.connection_closed(1, &mut both.1).len(), 1);
+        assert_eq!(take_queue(&mut both), [2]);
+        assert_eq!(both.0.connection_closed(1, &mut both.1), 1);
         assert_eq!(take_expired(&mut both, 100), 0);
         assert_is_empty(&both);
     }
@@ -248,13 +268,10 @@ mod tests {
             LOOKS.set(0);
             (held, deadlines)
         };
-        let close = |both: &mut Both, connection| {
-            let closed = both.0.connection_closed(connection, &mut both.1);
-            closed.len()
-        };
+        let close = |both: &mut Both, connection| both.0.connection_closed(connection, &mut both.1);
         let ways: [&dyn Fn(&mut Both) -> usize; 3] =
             [&|both| close(both, 1) + close(both, 0), &|both| take_expired(both, 10), &|both| {
-                both.0.take_queue(QueueKey { topic: 0, queue: QueueId(0) }, &mut both.1).len()
+                take_queue(both).len()
             }];
         for way in ways {
             let mut both = fill();

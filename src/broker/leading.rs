@@ -8,8 +8,9 @@
 
 use std::cell::{Cell, OnceCell};
 
+use super::Broker;
 use super::operation::Context;
-use super::{Broker, Outcome, Released};
+use super::woken::{Then, Woken};
 use crate::model::{Moment, Refusal, Request};
 use crate::storage::disk::Disk;
 use crate::storage::signal::Signal;
@@ -61,30 +62,25 @@ impl<D: Disk> Broker<D> {
         self.leading.changed.notify();
     }
 
-    /// Ends all held pulls of a leader that has had no lease for a while. Call it periodically.
-    pub fn end_holds_without_lease(&self, now: Moment) -> Vec<Released> {
+    /// Wakes all held pulls of a leader that has had no lease for a while, so that
+    /// [`advance`](Self::advance) answers them. Call it periodically. Returns whether there are any.
+    pub fn end_holds_without_lease(&self, now: Moment) -> bool {
         let without_lease_since = &self.leading.without_lease_since;
         let standing = self.leading.of.get().map(|of| of.standing());
         if standing != Some(Standing::Elected) {
             without_lease_since.set(None);
-            return Vec::new();
+            return false;
         }
         let since = without_lease_since.get().unwrap_or(now);
         let is_over = now.ms_since(since) >= HOLD_WITHOUT_LEASE_MS;
         without_lease_since.set(Some(if is_over { now } else { since }));
-        if !is_over {
-            return Vec::new();
-        }
-        let (held, unended) = {
+        if is_over {
             let state = &mut *self.state.borrow_mut();
-            (state.held.take_all(&mut state.deadlines), state.take_unended())
-        };
-        let ended = held.iter().map(|task| self.end(task));
-        let unended = unended.iter().map(|task| {
-            let outcome = Outcome::Now(self.nothing(task));
-            Released { origin: task.origin, outcome }
-        });
-        ended.chain(unended).collect()
+            let unended = state.ended.drain(..).map(|ended| ended.woken);
+            state.woken.extend(unended.map(|woken| Woken { then: Then::Answer, ..woken }));
+            state.wake_all(&Then::Answer);
+        }
+        is_over && self.has_woken()
     }
 
     /// Whether this replica has everything that is committed. To be called after reading what it

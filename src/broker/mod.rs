@@ -15,8 +15,8 @@
 //! wait; everything else is an [`operation`]. `leading` determines whether a replica of the shard
 //! may report what is newest. `state` is derived from the log and has the table of its parts:
 //! `topics`, `offsets`, `group_configs`, `locks`, `messages`, `delays`; `facts` is how changes are
-//! stored in the log. `groups` and `held` live as long as a connection. None of these does I/O.
-//! `upkeep` is the time-driven work.
+//! stored in the log. `groups` and `held` live as long as a connection; `woken` answers held pulls
+//! in steps. None of these does I/O. `upkeep` is the time-driven work.
 //!
 //! Invariants:
 //! - Durable state changes only where facts are applied, and a fact is in the log before it is applied,
@@ -76,6 +76,7 @@ mod topic_requests;
 mod topics;
 mod upkeep;
 mod walk;
+mod woken;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, VecDeque};
@@ -86,7 +87,6 @@ use self::clients::Clients;
 use self::delivery::Delivery;
 use self::due::Due;
 use self::facts::{Fact, Facts};
-use self::gone::Ended;
 use self::groups::Groups;
 use self::held::Held;
 use self::leading::Leading;
@@ -94,6 +94,7 @@ use self::rates::Rates;
 use self::replicas::Replicas;
 use self::state::{Durable, Snapshot};
 use self::upkeep::Flush;
+use self::woken::{Ended, Then, Woken};
 use crate::model::deadlines::Deadlines;
 use crate::model::nameserver::machine_of_shard;
 use crate::model::record::Host;
@@ -274,7 +275,9 @@ struct State {
     pending: VecDeque<Pending>,
     /// Committed messages below this are visible.
     visible_to: LogOffset,
-    /// Held pulls that ended because their topic changed, in log order.
+    /// Held pulls that are answered in the next steps.
+    woken: VecDeque<Woken>,
+    /// Held pulls that ended because their topic or group changed, in log order.
     ended: VecDeque<Ended>,
     /// Topics created by producers since the shard last asked.
     created: Vec<TopicConfig>,
@@ -324,23 +327,15 @@ impl<D: Disk> Broker<D> {
         handled.unwrap_or_else(|refusal| Handled::Done(Outcome::Now(Answer::refused(refusal))))
     }
 
-    /// Makes newly committed messages visible, and retries the pulls that waited for them.
+    /// Makes newly committed messages visible, and answers some of the pulls that waited for them.
+    /// To be called again, after other work, while it [leaves some](Self::has_woken).
     pub fn advance(&self) -> Vec<Released> {
-        let woken = self.state.borrow_mut().become_visible(self.store.committed());
-        let mut released = self.retry(woken);
-        released.extend(self.take_ended());
-        released
-    }
-
-    fn retry(&self, woken: Vec<PullTask>) -> Vec<Released> {
-        let retry = |task: PullTask| {
-            let origin = task.origin;
-            match self.try_pull(task) {
-                Outcome::Held => None,
-                outcome => Some(Released { origin, outcome }),
-            }
-        };
-        woken.into_iter().filter_map(retry).collect()
+        {
+            let state = &mut *self.state.borrow_mut();
+            state.become_visible(self.store.committed());
+            state.wake_ended(self.store.committed(), self.store.is_fenced());
+        }
+        self.answer_woken()
     }
 
     /// Removes the state of a closed connection.
@@ -354,9 +349,7 @@ impl<D: Disk> Broker<D> {
         let state = &mut *self.state.borrow_mut();
         state.groups.connection_closed(connection);
         state.clients.connection_closed(connection, &mut state.deadlines);
-        for queue in state.held.connection_closed(connection, &mut state.deadlines) {
-            state.release(queue);
-        }
+        state.held.connection_closed(connection, &mut state.deadlines);
     }
 
     /// The changes made by this heartbeat, for the other shards.
@@ -451,20 +444,18 @@ impl State {
             || self.groups.has_members(group)
     }
 
-    /// Makes messages below `committed` visible; returns the pulls that waited for them.
-    fn become_visible(&mut self, committed: LogOffset) -> Vec<PullTask> {
-        let mut woken = Vec::new();
+    /// Makes messages below `committed` visible, and wakes the pulls that waited for them.
+    fn become_visible(&mut self, committed: LogOffset) {
         self.visible_to = committed;
         while let Some(pending) = self.pending.pop_front_if(|pending| pending.end <= committed) {
             let key = pending.queue;
             if let Some(queue) = self.durable.topics.queue_mut(key.topic, key.queue) {
                 queue.visible = pending.next;
-                if std::mem::take(&mut queue.held_count) > 0 {
-                    woken.extend(self.held.take_queue(key, &mut self.deadlines));
+                if std::mem::take(&mut queue.may_have_held) {
+                    self.wake(key, Then::Retry);
                 }
             }
         }
-        woken
     }
 
     /// Holds a pull, or returns it if its queue is gone or its group may no longer consume.
@@ -474,18 +465,11 @@ impl State {
         }
         let queue = self.durable.topics.queue_mut(task.queue.topic, task.queue.queue);
         let Some(queue) = queue else { return Err(Box::new(task)) };
-        queue.held_count += 1;
+        queue.may_have_held = true;
         // So that it does not keep the buffer that was read.
         task.group = task.group.map(|group| group.detached());
         self.held.hold(task, until, &mut self.deadlines);
         Ok(())
-    }
-
-    /// One fewer pull waits on `queue`.
-    fn release(&mut self, queue: QueueKey) {
-        if let Some(queue) = self.durable.topics.queue_mut(queue.topic, queue.queue) {
-            queue.held_count = queue.held_count.saturating_sub(1);
-        }
     }
 }
 

@@ -100,6 +100,7 @@ impl<D: Disk> Broker<D> {
             bytes_max: request.bytes_max.unwrap_or(BYTES_DEFAULT).clamp(1, BYTES_MAX),
             filter,
             hold_until: request.hold_ms.map(|ms| now.plus_ms(ms.min(HOLD_MS_MAX))),
+            held_as: None,
         };
         if let Some(offset) = reset {
             let moved = self.answer(&task, PullStatus::OffsetMoved, offset, 0, Vec::new());

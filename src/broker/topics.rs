@@ -200,8 +200,8 @@ impl AllTopics {
 pub struct Queue {
     /// Messages below this offset are committed.
     pub visible: QueueOffset,
-    /// Number of pulls that wait for a message here.
-    pub held_count: u32,
+    /// Whether pulls may wait for a message here; certainly none do if this is false.
+    pub may_have_held: bool,
 }
 
 #[derive(Clone, Debug)]

@@ -12,15 +12,17 @@
 //! | offsets of unused groups are deleted | every [`SWEEP_EVERY_MS`], in small steps |
 //! | expired queue locks are released | every [`SWEEP_LOCKS_EVERY_MS`], in small steps |
 //!
-//! Nothing here waits: if the log has no room, the work is retried later.
+//! Nothing here waits: if the log has no room, the work is retried later. A step does a bounded number of
+//! these things, and the caller calls again.
 
 use super::clients::CallError;
 use super::due::Due;
 use super::facts::Facts;
-use super::held::{HeldId, PullTask};
+use super::held::HeldId;
 use super::offsets::{self, SweepRule, Swept};
 use super::state::Durable;
 use super::walk::Walk;
+use super::woken::ANSWERS_PER_STEP;
 use super::{Broker, Outcome, Released};
 use crate::model::deadlines::Deadlines;
 use crate::model::{GroupName, LogOffset, Moment, Now, Refusal, Timestamp};
@@ -72,14 +74,15 @@ impl<D: Disk> Broker<D> {
         [state.deadlines.next(), state.delivery.next()].into_iter().flatten().min()
     }
 
-    /// Does what is due; returns the pulls that it answers.
+    /// Does some of what is due; returns the pulls that it answers. To be called again, after other
+    /// work, while more is due.
     pub fn act(&self, now: Now) -> Vec<Released> {
         self.wake_delivery(now.moment);
         let mut released = Vec::new();
-        loop {
+        for _ in 0..ANSWERS_PER_STEP {
             let due = self.state.borrow_mut().deadlines.take_due(now.moment);
             match due {
-                None => return released,
+                None => break,
                 Some(Due::Pull(id)) => released.extend(self.end_hold(id)),
                 Some(Due::Call(id)) => self.reply_arrived(id, Err(CallError::TimedOut)),
                 Some(Due::RoomLimit(is_reached)) => {
@@ -97,6 +100,7 @@ impl<D: Disk> Broker<D> {
                 Some(Due::SweepLocks(walk)) => self.sweep_locks(walk, now.moment),
             }
         }
+        released
     }
 
     fn forget_clients(&self, now: Moment) {
@@ -107,19 +111,13 @@ impl<D: Disk> Broker<D> {
         self.state.borrow_mut().deadlines.insert(moment, due);
     }
 
-    /// Answers a pull that has timed out.
+    /// Answers a pull that has timed out: there are no messages.
     fn end_hold(&self, id: HeldId) -> Option<Released> {
         let task = {
             let state = &mut *self.state.borrow_mut();
-            state.held.take(id, &mut state.deadlines)?
+            state.held.expire(id, &mut state.deadlines)?
         };
-        Some(self.end(&task))
-    }
-
-    /// Answers a pull that is not held any more: there are no messages.
-    pub(super) fn end(&self, task: &PullTask) -> Released {
-        self.state.borrow_mut().release(task.queue);
-        Released { origin: task.origin, outcome: Outcome::Now(self.nothing(task)) }
+        Some(Released { origin: task.origin, outcome: Outcome::Now(self.nothing(&task)) })
     }
 
     /// Schedules a flush of committed offsets: at once, or some time after the last one.

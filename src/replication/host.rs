@@ -1,7 +1,7 @@
 //! What replication needs from the shard that it runs in.
 
 use super::types::ReplicaId;
-use crate::broker::{Broker, Released};
+use crate::broker::Broker;
 use crate::model::Now;
 use crate::storage::disk::Disk;
 
@@ -17,12 +17,9 @@ pub trait Host: Clone + 'static {
 
     fn now(&self) -> Now;
 
-    /// The committed watermark has moved.
+    /// The committed watermark has moved, the log was cut, or this replica may no longer lead. Sends
+    /// the replies that this decides, and answers the pulls that the broker has woken.
     fn handle_commit(&self);
-
-    /// Answers pulls that were released because this replica's log was cut, or because it may no
-    /// longer lead.
-    fn release(&self, released: Vec<Released>);
 
     /// `host:port` at which clients reach a replica, if that is known.
     fn address_of(&self, replica: ReplicaId) -> Option<String>;

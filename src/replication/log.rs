@@ -399,8 +399,8 @@ impl<H: Host, R: Runtime> Shared<H, R> {
     }
 
     async fn cut_at(&self, end: LogOffset) -> io::Result<()> {
-        let cut = self.host.broker().cut_at(end, self.host.now().wall).await;
-        self.host.release(cut.map_err(failed)?);
+        self.host.broker().cut_at(end, self.host.now().wall).await.map_err(failed)?;
+        self.host.handle_commit();
         Ok(())
     }
 

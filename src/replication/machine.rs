@@ -94,8 +94,8 @@ impl<H: Host, R: Runtime> RaftStateMachine<Types<R>> for Machine<H, R> {
             Some(end) => host.broker().store().commit_to(end),
             None => {
                 tracing::info!("a copy of the log up to {last} has arrived and replaces this log");
-                let released = host.broker().take_over(&copy, host.now()).await.map_err(failed)?;
-                host.release(released);
+                host.broker().take_over(&copy, host.now()).await.map_err(failed)?;
+                host.handle_commit();
                 let found = host.broker().last_raft_entry().map(log_id_of);
                 if found != Some(last) {
                     return Err(failed(format!("a copy up to {last} ends with {found:?}")));

@@ -209,9 +209,8 @@ impl<H: Host, R: Runtime> Replica<H, R> {
             self.log.set_current(lease.is_valid().unwrap_or(true));
             self.log.host().broker().leadership_moved();
             let (broker, now) = (self.log.host().broker(), self.log.host().now().moment);
-            let ended = broker.end_holds_without_lease(now);
-            if !ended.is_empty() {
-                self.log.host().release(ended);
+            if broker.end_holds_without_lease(now) {
+                self.log.host().handle_commit();
             }
             let set = self.survey();
             let is_chosen = self.log.is_chosen();

@@ -271,14 +271,13 @@ impl<D: Disk> Shard<BrokerService<D>> {
         self.is_answering.set(false);
     }
 
-    /// Wakes everything that waits for the committed watermark, which has advanced, or for the
-    /// shard, which is fenced. Returns whether this takes longer than `time`; the caller then calls
-    /// again.
+    /// Answers some of what waits for the committed watermark, which has advanced, or for the
+    /// shard, which is fenced: a number of held pulls, and replies for about `time`. Returns whether
+    /// there is more; the caller then calls again.
     pub fn handle_commit(self: &Rc<Self>, time: Duration) -> bool {
-        let released = self.service.broker.advance();
-        let has_more = self.release(released, time);
+        let has_more = self.release(self.service.broker.advance(), time);
         self.spread_created();
-        has_more
+        has_more || self.service.broker.has_woken()
     }
 
     /// Announces topics that producers have created here to the other shards and the NameServers.
@@ -361,7 +360,7 @@ impl<D: Disk> Shard<BrokerService<D>> {
             clock::next_tick(self.id).await;
             self.take_nudges();
             self.service.broker.sample_rates(clock::moment());
-            self.act();
+            self.act().await;
             self.announce_leftovers();
             self.spread_presences();
             if sweep_at.elapsed() >= SWEEP_EVERY {
@@ -413,11 +412,12 @@ impl<D: Disk> Shard<BrokerService<D>> {
         }
     }
 
-    fn act(self: &Rc<Self>) {
-        let now = clock::now();
-        if self.service.broker.next_deadline().is_some_and(|due| due <= now.moment) {
-            let released = self.service.broker.act(now);
-            self.release(released, Duration::MAX);
+    /// Does what is due, in steps between which other tasks run.
+    async fn act(self: &Rc<Self>) {
+        let (broker, began) = (&self.service.broker, clock::moment());
+        while broker.next_deadline().is_some_and(|due| due <= began) {
+            self.release(broker.act(clock::now()), Duration::ZERO);
+            reactor::pass().await;
         }
     }
 

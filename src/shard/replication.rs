@@ -25,7 +25,7 @@ use super::listener;
 use super::plan::client_port;
 use super::raft_runtime::GlommioRuntime;
 use super::shard::Shard;
-use crate::broker::{Broker, Released};
+use crate::broker::Broker;
 use crate::client::registrar;
 use crate::config::Address;
 use crate::model::{Now, ShardId};
@@ -132,12 +132,6 @@ impl<D: Disk> Host for ShardHost<D> {
             let shard = self.shard.clone();
             reactor::spawn_first(async move { shard.answer_committed().await });
         }
-    }
-
-    fn release(&self, released: Vec<Released>) {
-        self.shard.release(released, Duration::MAX);
-        // Refuses replies that waited for what was cut off.
-        self.handle_commit();
     }
 
     fn address_of(&self, replica: u64) -> Option<String> {

@@ -7,6 +7,7 @@ mod clients;
 mod common;
 mod crash;
 mod groups;
+mod held;
 mod messages;
 mod offsets;
 mod repeats;

@@ -152,7 +152,8 @@ fn after_a_cut_a_broker_has_never_seen_the_cut_entries() {
         write_all(broker).await;
         assert!(broker.advance().is_empty(), "nothing of that is committed");
 
-        let released = broker.cut_to(kept, NOW.wall).await.unwrap();
+        broker.cut_to(kept, NOW.wall).await.unwrap();
+        let released = broker.advance();
         let [Released { outcome: Outcome::Now(answer), .. }] = &released[..] else {
             panic!("{released:?}")
         };
@@ -245,7 +246,7 @@ fn an_opened_broker_shows_what_is_committed() {
 }
 
 /// A leadership that the test controls.
-struct Decided(Rc<Cell<Standing>>);
+pub struct Decided(pub Rc<Cell<Standing>>);
 
 impl Leadership for Decided {
     fn standing(&self) -> Standing {
@@ -357,7 +358,8 @@ fn a_leader_without_a_lease_sends_those_who_wait_elsewhere_after_a_second() {
             assert!(matches!(ask(&broker, Request::Pull(pull)), Outcome::Held));
         };
         let end = |ms| {
-            let ended = broker.end_holds_without_lease(NOW.moment.plus_ms(ms));
+            let has_ended = broker.end_holds_without_lease(NOW.moment.plus_ms(ms));
+            let ended = if has_ended { broker.advance() } else { Vec::new() };
             ended.into_iter().map(|one| pulled(one.outcome)).collect::<Vec<_>>()
         };
         hold();

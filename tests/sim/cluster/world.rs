@@ -497,7 +497,7 @@ impl Process {
         loop {
             self.world.sleep_ms(50).await;
             let now = self.now();
-            if self.broker.next_deadline().is_some_and(|due| due <= now.moment) {
+            while self.broker.next_deadline().is_some_and(|due| due <= now.moment) {
                 let released = self.broker.act(now);
                 self.release(released);
             }
@@ -521,8 +521,10 @@ impl Process {
     }
 
     fn handle_commit(&self) {
-        let released = self.broker.advance();
-        self.release(released);
+        self.release(self.broker.advance());
+        while self.broker.has_woken() {
+            self.release(self.broker.advance());
+        }
         let committed = self.broker.store().committed();
         loop {
             let index = self.compared.get();
@@ -667,11 +669,6 @@ impl Host for SimHost {
     }
 
     fn handle_commit(&self) {
-        self.0.handle_commit();
-    }
-
-    fn release(&self, released: Vec<Released>) {
-        self.0.release(released);
         self.0.handle_commit();
     }
 
