@@ -11,7 +11,8 @@
 //! requests to send and the number of calls in flight are bounded; at the bound, a call is refused
 //! and a notification is dropped, since clients also check on a timer.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
 
 use super::Broker;
 use super::groups::Groups;
@@ -19,6 +20,7 @@ use super::notices::Notices;
 use crate::model::deadlines::{DeadlineId, Deadlines};
 use crate::model::{ClientReply, ClientRequest, GroupName, Moment};
 use crate::storage::disk::Disk;
+use crate::storage::signal::Signal;
 
 /// Maximum number of requests waiting to be sent: a reset for every member of the largest group.
 const OUTGOING_MAX: usize = 50_000;
@@ -53,19 +55,21 @@ pub enum CallError {
     TooMany,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Clients {
     outgoing: VecDeque<Outgoing>,
     notices: Notices,
     calls: BTreeMap<CallId, Call>,
+    by_connection: BTreeSet<(u64, CallId)>,
     next_call: u64,
 }
 
-#[derive(Debug)]
 struct Call {
     connection: u64,
     deadline: DeadlineId,
     ended: Option<Result<ClientReply, CallError>>,
+    /// Wakes the caller, and no other: the call has ended, or its client may have left.
+    moved: Rc<Signal>,
 }
 
 impl Clients {
@@ -85,16 +89,18 @@ impl Clients {
         request: ClientRequest,
         until: Moment,
         deadlines: &mut Deadlines<T>,
-    ) -> Result<CallId, CallError> {
+    ) -> Result<(CallId, Rc<Signal>), CallError> {
         if self.calls.len() >= CALLS_MAX || self.outgoing.len() >= OUTGOING_MAX {
             return Err(CallError::TooMany);
         }
         let id = CallId(self.next_call);
         self.next_call += 1;
         let deadline = deadlines.insert(until, id.into());
-        self.calls.insert(id, Call { connection, deadline, ended: None });
+        let moved = Rc::<Signal>::default();
+        self.calls.insert(id, Call { connection, deadline, ended: None, moved: moved.clone() });
+        self.by_connection.insert((connection, id));
         self.outgoing.push_back(Outgoing { connection, request, call: Some(id) });
-        Ok(id)
+        Ok((id, moved))
     }
 
     /// Ends a call if it is still in flight.
@@ -109,27 +115,44 @@ impl Clients {
         {
             deadlines.cancel(call.deadline);
             call.ended = Some(how);
+            call.moved.notify();
         }
     }
 
     /// Takes the result of a call, which is available once.
     fn take_ended(&mut self, id: CallId) -> Option<Result<ClientReply, CallError>> {
         let how = self.calls.get_mut(&id)?.ended.take()?;
-        self.calls.remove(&id);
+        self.remove(id);
         Some(how)
     }
 
     /// Forgets a call whose caller no longer waits.
     fn give_up<T>(&mut self, id: CallId, deadlines: &mut Deadlines<T>) {
-        if let Some(call) = self.calls.remove(&id) {
+        if let Some(call) = self.remove(id) {
             deadlines.cancel(call.deadline);
         }
     }
 
+    fn remove(&mut self, id: CallId) -> Option<Call> {
+        let call = self.calls.remove(&id)?;
+        self.by_connection.remove(&(call.connection, id));
+        Some(call)
+    }
+
     pub fn connection_closed<T>(&mut self, connection: u64, deadlines: &mut Deadlines<T>) {
-        let of_it = self.calls.iter().filter(|(_, call)| call.connection == connection);
-        let ids: Vec<CallId> = of_it.map(|(id, _)| *id).collect();
+        let ids: Vec<CallId> = self.calls_over(connection).collect();
         ids.into_iter().for_each(|id| self.end_call(id, Err(CallError::Closed), deadlines));
+    }
+
+    /// Wakes the callers of clients that may be reached no longer over these connections.
+    pub fn notice_superseded(&self, connections: &BTreeSet<u64>) {
+        let calls = connections.iter().flat_map(|connection| self.calls_over(*connection));
+        calls.filter_map(|id| self.calls.get(&id)).for_each(|call| call.moved.notify());
+    }
+
+    fn calls_over(&self, connection: u64) -> impl Iterator<Item = CallId> {
+        let all = (connection, CallId(0))..=(connection, CallId(u64::MAX));
+        self.by_connection.range(all).map(|(_, id)| *id)
     }
 }
 
@@ -191,19 +214,18 @@ impl<D: Disk> Broker<D> {
         request: ClientRequest,
         until: Moment,
     ) -> Result<PendingCall<'_, D>, CallError> {
-        let id = {
+        let (id, moved) = {
             let state = &mut *self.state.borrow_mut();
             state.clients.begin_call(connection, request, until, &mut state.deadlines)?
         };
         self.outgoing.notify();
-        Ok(PendingCall { broker: self, id })
+        Ok(PendingCall { broker: self, id, moved })
     }
 
     /// Ends a call that the client has answered or refused. Ignored if the call has already ended.
     pub fn reply_arrived(&self, call: CallId, reply: Result<ClientReply, CallError>) {
         let state = &mut *self.state.borrow_mut();
         state.clients.end_call(call, reply, &mut state.deadlines);
-        self.replies.notify();
     }
 
     /// Notifies the members of a group that its members or topics have changed (remoting reference,
@@ -220,6 +242,7 @@ impl<D: Disk> Broker<D> {
 pub(super) struct PendingCall<'a, D: Disk> {
     broker: &'a Broker<D>,
     id: CallId,
+    moved: Rc<Signal>,
 }
 
 impl<D: Disk> PendingCall<'_, D> {
@@ -237,7 +260,7 @@ impl<D: Disk> PendingCall<'_, D> {
             let left = || (!is_there(&state.groups)).then_some(Err(CallError::Left));
             state.clients.take_ended(self.id).or_else(left)
         };
-        self.broker.replies.wait(take_ended).await
+        self.moved.wait(take_ended).await
     }
 }
 
@@ -267,7 +290,7 @@ mod tests {
         let (mut clients, mut deadlines) = (Clients::default(), Deadlines::default());
         let reply = || Ok(ClientReply::ConsumerStatus(Vec::new()));
         let call = |clients: &mut Clients, deadlines: &mut Deadlines<CallId>, connection| {
-            clients.begin_call(connection, status(), Moment(10), deadlines).unwrap()
+            clients.begin_call(connection, status(), Moment(10), deadlines).unwrap().0
         };
         let replied = call(&mut clients, &mut deadlines, 1);
         let late = call(&mut clients, &mut deadlines, 1);
@@ -294,6 +317,7 @@ mod tests {
             assert_eq!(clients.take_ended(id), None, "it was taken");
         }
         assert!(clients.calls.is_empty() && deadlines.is_empty());
+        assert!(clients.by_connection.is_empty());
     }
 
     #[test]
@@ -304,6 +328,6 @@ mod tests {
         }
         assert!(!clients.notify(1, changed()));
         let call = clients.begin_call(1, status(), Moment(10), &mut deadlines);
-        assert_eq!(call, Err(CallError::TooMany));
+        assert_eq!(call.err(), Some(CallError::TooMany));
     }
 }

@@ -67,6 +67,9 @@ pub struct Groups {
     /// Consumer groups whose members or topics have changed since the last call of
     /// [`Groups::take_changed`].
     changed: BTreeSet<GroupName>,
+    /// Connections over which a consumer may be reached no longer: it has left a group there, or uses
+    /// a later connection.
+    superseded: BTreeSet<u64>,
     /// The member list requested last. When the members of a group change, all of them request it.
     listed: Option<(GroupName, Arc<MemberList>)>,
     notes: Vec<Note>,
@@ -108,6 +111,7 @@ impl Default for Groups {
             unreported: BTreeSet::new(),
             sequence: 0,
             changed: BTreeSet::new(),
+            superseded: BTreeSet::new(),
             listed: None,
             notes: Vec::new(),
         }
@@ -151,6 +155,10 @@ impl Groups {
             self.unreported.insert(client.clone());
             self.here.entry(client.clone()).or_default().insert(name.clone());
             self.note_shared(&name, client);
+            let group = self.consumers.groups.get(&name);
+            let member = group.and_then(|group| group.members.get(client));
+            let lines = member.map_or(&[][..], Member::lines);
+            self.superseded.extend(lines.iter().rev().skip(1).map(|line| line.connection));
         }
         if is_new_member {
             self.note_members_changed(&name);
@@ -273,6 +281,7 @@ impl Groups {
         if membership.role == Role::Consumer {
             let Membership { group, client, .. } = membership;
             self.unreported.insert(client.clone());
+            self.superseded.insert(connection);
             if !is_here && let Some(groups) = self.here.get_mut(client) {
                 groups.remove(group);
                 if groups.is_empty() {
@@ -316,6 +325,11 @@ impl Groups {
     /// Consumer groups whose members or topics have changed since this was last called.
     pub fn take_changed(&mut self) -> BTreeSet<GroupName> {
         std::mem::take(&mut self.changed)
+    }
+
+    /// Connections over which a consumer may be reached no longer since this was last called.
+    pub fn take_superseded(&mut self) -> BTreeSet<u64> {
+        std::mem::take(&mut self.superseded)
     }
 
     pub fn has_changed(&self, group: &GroupName) -> bool {

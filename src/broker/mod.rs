@@ -304,10 +304,6 @@ pub struct Broker<D: Disk> {
     flushes: Signal,
     /// There is a request to send to a client.
     outgoing: Signal,
-    /// A call to a client has ended.
-    replies: Signal,
-    /// An operation has waited for room for as long as it may.
-    room_limits: Signal,
     /// Delayed messages are due, or no more are to be delivered.
     deliveries: Signal,
     leading: Leading,
@@ -341,7 +337,6 @@ impl<D: Disk> Broker<D> {
     /// Removes the state of a closed connection.
     pub fn connection_closed(&self, connection: u64, now: Moment) {
         self.forget_connection(connection);
-        self.replies.notify();
         self.schedule_notifications(now);
     }
 

@@ -60,22 +60,11 @@ impl<D: Disk> Broker<D> {
         state.see(&store, unseen);
         let topic_count = state.durable.topics.count();
         let state = RefCell::new(state);
-        let (flushes, outgoing, replies, room_limits, deliveries, leading) = Default::default();
+        let (flushes, outgoing, deliveries, leading) = Default::default();
         let replicas = Default::default();
         let rates = RefCell::new(Rates::new(config.started.moment));
-        let broker = Self {
-            config,
-            store,
-            state,
-            flushes,
-            outgoing,
-            replies,
-            room_limits,
-            deliveries,
-            leading,
-            replicas,
-            rates,
-        };
+        let broker =
+            Self { config, store, state, flushes, outgoing, deliveries, leading, replicas, rates };
         Ok((broker, OpenReport { recovery, topic_count }))
     }
 }

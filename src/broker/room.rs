@@ -1,13 +1,12 @@
 //! Operations that wait for room in the log, for a limited time.
 
-use std::cell::Cell;
 use std::pin::pin;
 use std::rc::Rc;
 
 use futures_util::future::{Either, select};
 
 use super::Broker;
-use super::due::Due;
+use super::due::{Due, Reached};
 use super::operation::Context;
 use crate::model::deadlines::DeadlineId;
 use crate::model::{Moment, Refusal};
@@ -47,10 +46,10 @@ impl<D: Disk> Broker<D> {
     }
 
     fn limit(&self, at: Moment) -> Limit<'_, D> {
-        let is_reached = Rc::new(Cell::new(false));
-        let due = Due::RoomLimit(is_reached.clone());
+        let reached = Rc::<Reached>::default();
+        let due = Due::RoomLimit(reached.clone());
         let deadline = self.state.borrow_mut().deadlines.insert(at, due);
-        Limit { broker: self, deadline, is_reached }
+        Limit { broker: self, deadline, reached }
     }
 }
 
@@ -58,13 +57,12 @@ impl<D: Disk> Broker<D> {
 struct Limit<'a, D: Disk> {
     broker: &'a Broker<D>,
     deadline: DeadlineId,
-    is_reached: Rc<Cell<bool>>,
+    reached: Rc<Reached>,
 }
 
 impl<D: Disk> Limit<'_, D> {
     async fn reached(&self) {
-        let look = || self.is_reached.get().then_some(());
-        self.broker.room_limits.wait(look).await;
+        self.reached.wait().await;
     }
 }
 

@@ -85,10 +85,7 @@ impl<D: Disk> Broker<D> {
                 None => break,
                 Some(Due::Pull(id)) => released.extend(self.end_hold(id)),
                 Some(Due::Call(id)) => self.reply_arrived(id, Err(CallError::TimedOut)),
-                Some(Due::RoomLimit(is_reached)) => {
-                    is_reached.set(true);
-                    self.room_limits.notify();
-                }
+                Some(Due::RoomLimit(reached)) => reached.set(),
                 Some(Due::FlushOffsets) => self.flush_some(now.moment),
                 Some(Due::NotifyMembers) => self.notify_changed_groups(),
                 Some(Due::ForgetClients) => {
@@ -139,9 +136,9 @@ impl<D: Disk> Broker<D> {
     /// Schedules the notification of members of changed groups: together, because many come and go
     /// at once when an application restarts.
     pub(super) fn schedule_notifications(&self, now: Moment) {
-        // Whoever waits for the reply of a member that has left waits no longer.
-        self.replies.notify();
         let state = &mut *self.state.borrow_mut();
+        // Whoever waits for the reply of a member that has left waits no longer.
+        state.clients.notice_superseded(&state.groups.take_superseded());
         let changed = state.groups.take_changed();
         if !changed.is_empty() && state.to_notify.is_empty() {
             state.deadlines.insert(now.plus_ms(NOTIFY_AFTER_MS), Due::NotifyMembers);

@@ -209,6 +209,55 @@ fn an_operator_asks_the_members_of_a_group() {
     });
 }
 
+/// Otherwise `n` outstanding calls would cost `n * n` wake-ups.
+#[test]
+fn a_call_is_woken_by_its_own_reply_and_by_its_own_client_only() {
+    sim::run(async {
+        let broker = open(&SimDisk::new(67)).await;
+        let name = |nth: u64| format!("c{nth}");
+        for nth in 0..20 {
+            let beat = heartbeat(&name(nth), &["t"]);
+            answer_to(&broker, beat, &From(nth)).await.reply.unwrap();
+        }
+        let asked: Vec<Request> = (0..20)
+            .map(|nth| {
+                let client = name(nth).into();
+                Request::RunningInfo(RunningInfo { group: group(), client, with_stacks: false })
+            })
+            .collect();
+        let ask = |request| Watched::new(broker.operate(request, &Here));
+        let mut asking: Vec<_> = asked.iter().map(ask).collect();
+        assert!(asking.iter_mut().all(|one| one.poll().is_none()));
+        let calls: Vec<Outgoing> = std::iter::from_fn(|| next_call(&broker)).collect();
+        assert_eq!(calls.len(), 20);
+
+        let said = ClientReply::Relayed(Bytes::from_static(b"{}"));
+        broker.reply_arrived(calls[3].call.unwrap(), Ok(said.clone()));
+        let mut expected = vec![3];
+        assert_eq!(woken(&asking), expected, "by the reply");
+        broker.connection_closed(5, NOW.moment);
+        expected.push(5);
+        assert_eq!(woken(&asking), expected, "by the end of the connection");
+        let leaving =
+            Request::Unregister { client: name(7).into(), producer: None, consumer: Some(group()) };
+        answer_to(&broker, leaving, &From(7)).await.reply.unwrap();
+        expected.push(7);
+        assert_eq!(woken(&asking), expected, "because the client has left the group");
+        answer_to(&broker, heartbeat(&name(9), &["t"]), &From(100)).await.reply.unwrap();
+        expected.push(9);
+        assert_eq!(woken(&asking), expected, "because the client uses another connection");
+        answer_to(&broker, heartbeat("another", &["t"]), &From(101)).await.reply.unwrap();
+        answer(&broker, Request::MaxOffset(queue("t", 0))).await;
+        assert_eq!(woken(&asking), expected, "others do not matter");
+        for nth in expected {
+            let reply = asking[nth].poll().expect("it has ended").reply;
+            assert_eq!(reply.is_ok(), nth == 3, "{reply:?}");
+            assert_eq!(asking[nth].wakes(), 1);
+        }
+        assert!(asking[0].poll().is_none());
+    });
+}
+
 /// The members are asked concurrently, and one that does not reply does not hold up the others.
 #[test]
 fn members_that_do_not_say_where_they_are_are_left_out() {

@@ -1,5 +1,9 @@
 //! What the tests share: a broker on a simulated disk, requests, and the loop that drives them.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{self, Wake, Waker};
+
 use super::*;
 
 pub const NOW: Now = Now { wall: Timestamp(1_700_000_000_000), moment: Moment(7) };
@@ -179,6 +183,44 @@ pub async fn poll_once<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
         Poll::Pending => Poll::Ready(None),
     };
     poll_fn(poll).await
+}
+
+/// An operation, and how often it was woken.
+pub struct Watched<'a> {
+    operation: Pin<Box<dyn Future<Output = Answer> + 'a>>,
+    wakes: Arc<Wakes>,
+}
+
+#[derive(Default)]
+struct Wakes(AtomicUsize);
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl<'a> Watched<'a> {
+    pub fn new(operation: impl Future<Output = Answer> + 'a) -> Self {
+        Self { operation: Box::pin(operation), wakes: Arc::default() }
+    }
+
+    pub fn poll(&mut self) -> Option<Answer> {
+        let waker = Waker::from(self.wakes.clone());
+        match self.operation.as_mut().poll(&mut task::Context::from_waker(&waker)) {
+            Poll::Ready(answer) => Some(answer),
+            Poll::Pending => None,
+        }
+    }
+
+    pub fn wakes(&self) -> usize {
+        self.wakes.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The indexes of those that were woken.
+pub fn woken(operations: &[Watched<'_>]) -> Vec<usize> {
+    (0..operations.len()).filter(|nth| operations[*nth].wakes() > 0).collect()
 }
 
 /// Lets time pass until something is due, then commits everything.

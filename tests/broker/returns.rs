@@ -90,6 +90,41 @@ fn a_message_comes_back_to_the_group_with_the_longest_name() {
     });
 }
 
+#[test]
+fn an_operation_that_waits_for_room_is_woken_by_its_own_time_limit_only() {
+    sim::run(async {
+        let broker = open(&SimDisk::new(93)).await;
+        done(&broker, Request::CreateGroups { groups: vec![group()] }).await;
+        let at = sent(&broker, b"failed").await;
+        // Nothing is committed from here on.
+        for size in [3_000, 300, 30, 1] {
+            let filler = Request::Produce(produce("t", 1, "A", &vec![7; size]));
+            while let Handled::Done(_) = try_ask(&broker, filler.clone()) {}
+        }
+        let context = At(Cell::new(NOW));
+        let later = |ms| Now { moment: NOW.moment.plus_ms(ms), ..NOW };
+        let request = back(at, &group(), -1);
+        let mut waiting = Vec::new();
+        for ms in 0..20 {
+            context.0.set(later(ms));
+            let mut operation = Watched::new(broker.operate(&request, &context));
+            // It may have to read the message first.
+            for _ in 0..3 {
+                assert!(operation.poll().is_none());
+            }
+            waiting.push(operation);
+        }
+        let before: Vec<usize> = waiting.iter().map(Watched::wakes).collect();
+        context.0.set(later(2_000));
+        broker.act(later(2_000));
+        let news: Vec<usize> =
+            waiting.iter().zip(before).map(|(one, before)| one.wakes() - before).collect();
+        assert_eq!(news[0], 1);
+        assert_eq!(news[1..], [0; 19]);
+        assert!(waiting[0].poll().is_some_and(|answer| answer.reply.is_err()));
+    });
+}
+
 /// Stock clients close a connection whose request is not answered for three seconds.
 #[test]
 fn an_operation_waits_for_room_for_two_seconds_and_may_be_repeated() {
