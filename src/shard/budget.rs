@@ -1,29 +1,38 @@
 //! Memory budgets shared by the connections of a shard: the total, and the share of each
-//! connection.
+//! connection. Those that wait for memory get it in order of arrival.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 
 /// A bound on the bytes that all connections of a shard hold for one purpose.
-pub struct Budget {
-    taken: Rc<Cell<usize>>,
+pub struct Budget(Rc<Pool>);
+
+/// Invariant: whenever the first of those that wait may be given what it waits for, it is awake.
+struct Pool {
+    taken: Cell<usize>,
     size: usize,
+    /// By order of arrival.
+    waiting: RefCell<BTreeMap<u64, Waker>>,
+    next_place: Cell<u64>,
 }
 
 /// The share of one connection, returned on drop.
 pub struct Share {
-    taken: Rc<Cell<usize>>,
-    size: usize,
+    pool: Rc<Pool>,
     own: Cell<usize>,
 }
 
 impl Budget {
     pub fn new(size: usize) -> Self {
-        Self { taken: Rc::default(), size }
+        let (taken, waiting, next_place) = Default::default();
+        Self(Rc::new(Pool { taken, size, waiting, next_place }))
     }
 
     pub fn share(&self) -> Share {
-        Share { taken: self.taken.clone(), size: self.size, own: Cell::new(0) }
+        Share { pool: self.0.clone(), own: Cell::new(0) }
     }
 }
 
@@ -34,23 +43,43 @@ impl Share {
 
     /// Sets the share to `bytes`, even if that exceeds the budget.
     pub fn set(&self, bytes: usize) {
-        self.taken.set(self.taken.get() - self.own.replace(bytes) + bytes);
+        let before = self.own.replace(bytes);
+        self.pool.taken.set(self.pool.taken.get() - before + bytes);
+        if bytes < before {
+            self.pool.wake_first();
+        }
     }
 
     /// Changes the share to `bytes`. Returns false and changes nothing if that is an increase that
-    /// the budget does not allow.
+    /// the budget does not allow, or for which others wait.
     pub fn try_set(&self, bytes: usize) -> bool {
-        let others = self.taken.get() - self.own.get();
-        let fits = bytes <= self.own.get() || others + bytes <= self.size;
-        if fits {
+        let is_free = self.pool.waiting.borrow().is_empty() && self.fits(bytes);
+        let is_granted = bytes <= self.own.get() || is_free;
+        if is_granted {
             self.set(bytes);
         }
-        fits
+        is_granted
+    }
+
+    /// Changes the share to `bytes` as soon as the budget allows it, after those that wait already.
+    pub async fn set_in_turn(&self, bytes: usize) {
+        if self.try_set(bytes) {
+            return;
+        }
+        let place = self.pool.next_place.get();
+        self.pool.next_place.set(place + 1);
+        let place = Place { pool: &self.pool, place };
+        poll_fn(|context| place.poll(context, || self.fits(bytes))).await;
+        self.set(bytes);
+    }
+
+    fn fits(&self, bytes: usize) -> bool {
+        self.pool.taken.get() - self.own.get() + bytes <= self.pool.size
     }
 
     /// Whether more than half of the budget is in use.
     pub fn is_scarce(&self) -> bool {
-        self.taken.get() > self.size / 2
+        self.pool.taken.get() > self.pool.size / 2
     }
 }
 
@@ -82,8 +111,44 @@ impl Drop for Share {
     }
 }
 
+impl Pool {
+    fn wake_first(&self) {
+        let first = self.waiting.borrow().values().next().cloned();
+        if let Some(waker) = first {
+            waker.wake();
+        }
+    }
+}
+
+/// A place among those that wait for memory, until it is dropped. The next one then is the first.
+struct Place<'a> {
+    pool: &'a Pool,
+    place: u64,
+}
+
+impl Place<'_> {
+    fn poll(&self, context: &Context<'_>, fits: impl Fn() -> bool) -> Poll<()> {
+        let waiting = &mut *self.pool.waiting.borrow_mut();
+        waiting.insert(self.place, context.waker().clone());
+        let is_first = waiting.keys().next() == Some(&self.place);
+        if is_first && fits() { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.pool.waiting.borrow_mut().remove(&self.place);
+        self.pool.wake_first();
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
     use super::*;
 
     #[test]
@@ -113,5 +178,70 @@ mod tests {
         assert_eq!(first.get(), 60, "another request keeps the same memory");
         drop(copies);
         assert_eq!(first.get(), 0);
+    }
+
+    struct Waiting<'a> {
+        set: Pin<Box<dyn Future<Output = ()> + 'a>>,
+        wakes: Arc<Wakes>,
+    }
+
+    #[derive(Default)]
+    struct Wakes(AtomicUsize);
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    impl<'a> Waiting<'a> {
+        fn new(share: &'a Share, bytes: usize) -> Self {
+            let mut waiting =
+                Self { set: Box::pin(share.set_in_turn(bytes)), wakes: Arc::default() };
+            assert!(!waiting.poll());
+            waiting
+        }
+
+        fn poll(&mut self) -> bool {
+            let waker = Waker::from(self.wakes.clone());
+            self.set.as_mut().poll(&mut Context::from_waker(&waker)).is_ready()
+        }
+
+        /// How often it was woken since the last call.
+        fn wakes(&self) -> usize {
+            self.wakes.0.swap(0, Ordering::Relaxed)
+        }
+    }
+
+    #[test]
+    fn memory_is_granted_in_order_of_arrival_and_wakes_the_first_that_waits() {
+        let budget = Budget::new(100);
+        let [holder, large, small, last] = [(); 4].map(|()| budget.share());
+        holder.set(90);
+        let mut large = Waiting::new(&large, 60);
+        let mut second = Waiting::new(&small, 10);
+        let mut third = Waiting::new(&last, 80);
+        let newcomer = budget.share();
+        assert!(!newcomer.try_set(5), "there is room for it, but others wait");
+        let wakes = |waiting: [&Waiting<'_>; 3]| waiting.map(Waiting::wakes);
+        assert_eq!(wakes([&large, &second, &third]), [0; 3], "nothing was freed");
+        holder.set(80);
+        assert_eq!(wakes([&large, &second, &third]), [1, 0, 0]);
+        assert!(!large.poll() && !second.poll(), "20 are free, and the first waits for 60");
+        holder.set(40);
+        assert_eq!(wakes([&large, &second, &third]), [1, 0, 0]);
+        assert!(!second.poll() && large.poll());
+        assert_eq!(wakes([&large, &second, &third]), [0, 1, 0], "the next is the first now");
+        assert!(!second.poll(), "all is taken");
+        // One that gives up lets the next one go ahead.
+        drop(second);
+        assert_eq!(third.wakes(), 1);
+        assert!(!third.poll());
+        holder.set(0);
+        assert_eq!(third.wakes(), 1);
+        assert!(!third.poll(), "40 are free");
+        drop(large);
+        drop(third);
+        assert!(newcomer.try_set(40), "nobody waits any more");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::time::Instant;
 
 use glommio::sync::{Permit, Semaphore};
 
@@ -71,9 +72,9 @@ pub trait Owner {
     /// Sends some of the requests that the service has for clients.
     fn send_outgoing(&self);
 
-    /// Closes the connection whose large request has made no progress for longest, because memory
-    /// is short.
-    fn close_stalled_input(&self);
+    /// Closes the connection whose large request has made no progress for longest, if that is too
+    /// long, because memory is short. Returns when to call again if it still is.
+    fn close_stalled_input(&self) -> Instant;
 
     fn forget(&self, connection: u64);
 }

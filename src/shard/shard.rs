@@ -35,6 +35,8 @@ const CONNECTIONS_MAX: usize = 50_000;
 /// A connection that holds memory for a large request and has received nothing for this long is
 /// closed if others need the memory.
 const STALLED_AFTER: Duration = Duration::from_secs(1);
+/// How long a connection that is closed takes to return its memory.
+const CLOSE_TIME: Duration = Duration::from_millis(5);
 
 /// All connections of one shard. Dereferences to what they share.
 pub struct Shard<S: Service> {
@@ -254,16 +256,20 @@ impl<S: Service> Owner for Shard<S> {
         self.send_requests();
     }
 
-    fn close_stalled_input(&self) {
-        let connections = self.connections.borrow();
-        let since = |connection: &&Rc<Connection<S>>| connection.holds_large_input_since();
-        let holding = connections.values().filter(|connection| since(connection).is_some());
-        if let Some(stalled) = holding.min_by_key(since)
-            && since(&stalled).is_some_and(|since| since.elapsed() > STALLED_AFTER)
-        {
-            tracing::warn!(id = stalled.id, "closed: it holds memory but makes no progress");
-            stalled.close();
+    fn close_stalled_input(&self) -> Instant {
+        let (connections, now) = (self.connections.borrow(), Instant::now());
+        let since = |connection: &Rc<Connection<S>>| connection.holds_large_input_since();
+        let holding = connections.values().filter_map(|one| Some((since(one)?, one)));
+        let Some((since, first)) = holding.min_by_key(|(since, _)| *since) else {
+            return now + STALLED_AFTER;
+        };
+        let stalls_at = since + STALLED_AFTER;
+        if now < stalls_at {
+            return stalls_at;
         }
+        tracing::warn!(id = first.id, "closed: it holds memory but makes no progress");
+        first.close();
+        now + CLOSE_TIME
     }
 
     fn forget(&self, connection: u64) {

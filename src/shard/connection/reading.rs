@@ -197,19 +197,31 @@ impl<S: Service> Connection<S> {
     /// Waits until there is memory for the next read. Only large frames count, so connections with
     /// small ones never wait here.
     async fn memory_for(&self, input: &mut Input) -> Result<(), Closed> {
-        let deadline = Instant::now() + MEMORY_WAIT_MAX;
-        loop {
-            let size = input.plan();
-            let large = if input.is_large() { size } else { 0 };
-            if self.input_share.try_set(large) {
-                return Ok(());
-            }
-            if Instant::now() >= deadline {
-                return Err(Closed::NoMemory);
-            }
-            self.owner.close_stalled_input();
-            reactor::sleep(Duration::from_millis(5)).await;
+        let size = input.plan();
+        let large = if input.is_large() { size } else { 0 };
+        if self.input_share.try_set(large) {
+            return Ok(());
         }
+        let granted = pin!(self.input_share.set_in_turn(large));
+        match select(granted, pin!(self.no_memory())).await {
+            Either::Left(_) => Ok(()),
+            Either::Right((why, _)) => Err(why),
+        }
+    }
+
+    /// Why the connection stops waiting for memory: it took too long, or this connection was closed.
+    /// Meanwhile it has those closed that hold memory and make no progress.
+    async fn no_memory(&self) -> Closed {
+        let deadline = Instant::now() + MEMORY_WAIT_MAX;
+        while Instant::now() < deadline {
+            let next = self.owner.close_stalled_input().min(deadline);
+            let pause = pin!(reactor::sleep(next.saturating_duration_since(Instant::now())));
+            let closed = pin!(self.ended.wait(|| self.is_closed.get().then_some(())));
+            if let Either::Right(_) = select(pause, closed).await {
+                return Closed::ByPeer;
+            }
+        }
+        Closed::NoMemory
     }
 }
 
