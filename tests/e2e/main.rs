@@ -21,4 +21,5 @@ mod replicas;
 mod server;
 mod tails;
 mod tree;
+mod upgrade;
 mod wire;
