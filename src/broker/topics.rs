@@ -21,6 +21,7 @@ use zerocopy::byteorder::little_endian::{I64, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::facts::{Fact, Facts, ITEMS_PER_SLICE, TOPIC};
+use crate::model::nameserver::parts_of_shard;
 use crate::model::topic::{
     AUTO_CREATE_TEMPLATE, DELAY_LEVEL_TOPIC, PERM_INHERIT, PERM_READ, PERM_WRITE, QUEUES_MAX,
     QUEUES_PER_TOPIC_MAX, TOPICS_MAX, reply_topic,
@@ -292,6 +293,10 @@ impl Topics {
         }
         let known = self.number(&config.name).and_then(|number| self.topic(number));
         if known.is_none() {
+            // A shard of some machine has this name or may get it. An existing topic keeps it.
+            if parts_of_shard(config.name.as_str()).is_some() {
+                return Err(Refusal::ReservedTopic(config.name.detached()));
+            }
             self.check_more(0)?;
         }
         let known_queues = known.map_or(0, |topic| topic.queues.len());
@@ -554,6 +559,21 @@ mod tests {
         assert_eq!(make("a", "TBW102", 99, true).unwrap().write_queue_count, 8);
         assert_eq!(make("a", "TBW102", 4, false), Err(Refusal::UnknownTopic(name("a"))));
         assert_eq!(make("a", "other", 4, true), Err(Refusal::UnknownTopic(name("a"))));
+    }
+
+    #[test]
+    fn a_new_topic_has_no_name_of_a_shard_and_an_old_one_keeps_its_name() {
+        let mut topics = Topics::default();
+        let config = |text: &str| TopicConfig::new(name(text), 4);
+        for legal in ["s1-orders", "s001-orders", "sales-01", "s01", "s01_orders"] {
+            assert_eq!(topics.check(&config(legal)), Ok(()), "{legal}");
+        }
+        let shard = config("s07-orders");
+        let refused = Refusal::ReservedTopic(shard.name.clone());
+        assert_eq!(topics.check(&shard), Err(refused.clone()));
+        assert_eq!(topics.automatic(&shard.name, "TBW102", 4, true), Err(refused));
+        topics.set(0, shard.clone(), Timestamp(1));
+        assert_eq!(topics.check(&shard), Ok(()));
     }
 
     #[test]

@@ -9,6 +9,10 @@
 //! - A broker name is in the table exactly if it has a live member.
 //! - `topics[t]` contains `b` exactly if `brokers[b].topics` contains `t`; no set is empty.
 //! - `entry_count` is the number of such pairs, at most `limits.entries_max`.
+//!
+//! A topic with the name of a broker or a cluster is built in: only that broker, or the brokers of
+//! that cluster, are in its route. What others register under this name stays in the table without
+//! being shown, so it does not matter who comes first, and it is back once the name is free.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,7 +22,9 @@ use crate::model::ids::GROUP_TOPIC_NAME_SIZE_MAX;
 use crate::model::nameserver::{
     BrokerId, ClusterInfo, Registration, Route, RouteBroker, RouteQueues,
 };
-use crate::model::topic::{REGISTERED_TOPICS_MAX, TOPIC_LIST_SIZE_MAX, is_built_in, is_of_cluster};
+use crate::model::topic::{
+    REGISTERED_TOPICS_MAX, TOPIC_LIST_SIZE_MAX, is_built_in, is_of_cluster, reply_topic,
+};
 use crate::model::{
     DataVersion, Moment, NameServerReply, NameServerRequest, Refusal, TopicConfig, TopicName,
     excerpt,
@@ -352,14 +358,44 @@ impl Routes {
 
     /// Refuses to delete a topic that no broker would register again.
     fn check_deletable(&self, topic: &str) -> Result<(), Refusal> {
-        let mut clusters = self.brokers.values().map(|broker| broker.cluster.as_str());
-        let is_reserved = is_built_in(topic)
-            || self.brokers.contains_key(topic)
-            || clusters.any(|cluster| is_of_cluster(topic, cluster));
+        let is_reserved = is_built_in(topic) || self.is_named_after_others(topic, None);
         match TopicName::new(topic.to_owned()) {
             Ok(topic) if is_reserved => Err(Refusal::ReservedTopic(topic)),
             _ => Ok(()),
         }
+    }
+
+    /// Whether a topic has the name of a broker other than `except`, or of a cluster other than that
+    /// broker's.
+    fn is_named_after_others(&self, topic: &str, except: Option<&str>) -> bool {
+        let except = except.and_then(|name| self.brokers.get_key_value(name));
+        if let Some((name, broker)) = except
+            && (topic == &**name || is_of_cluster(topic, &broker.cluster))
+        {
+            return false;
+        }
+        let mut clusters = self.brokers.values().map(|broker| broker.cluster.as_str());
+        self.brokers.contains_key(topic) || clusters.any(|cluster| is_of_cluster(topic, cluster))
+    }
+
+    /// Topics that are not shown, with the broker that has them: their name belongs to another
+    /// broker or cluster.
+    pub fn shadowed(&self) -> Vec<(TopicName, Arc<str>)> {
+        let clusters: BTreeSet<&str> =
+            self.brokers.values().map(|broker| broker.cluster.as_str()).collect();
+        let of_clusters =
+            clusters.into_iter().flat_map(|cluster| [cluster.to_owned(), reply_topic(cluster)]);
+        let names: BTreeSet<String> =
+            self.brokers.keys().map(|name| name.to_string()).chain(of_clusters).collect();
+        let mut shadowed = Vec::new();
+        for name in names {
+            let Some((topic, brokers)) = self.topics.get_key_value(name.as_str()) else { continue };
+            let others = brokers
+                .iter()
+                .filter(|broker| self.is_named_after_others(topic.as_str(), Some(broker)));
+            shadowed.extend(others.map(|broker| (topic.clone(), broker.clone())));
+        }
+        shadowed
     }
 
     fn delete_route(&mut self, topic: &str, cluster: Option<&str>) {
@@ -397,13 +433,17 @@ impl Routes {
     fn route(&self, topic: &str) -> Result<Route, Refusal> {
         let unknown = || Refusal::UnknownRoute(excerpt(topic, GROUP_TOPIC_NAME_SIZE_MAX));
         let names = self.topics.get(topic).ok_or_else(unknown)?;
+        let is_reserved = self.is_named_after_others(topic, None);
         let mut route = Route::default();
         for name in names {
+            if is_reserved && self.is_named_after_others(topic, Some(name)) {
+                continue;
+            }
             let broker = &self.brokers[name];
             route.queues.push(broker.topics[topic].advertised(name));
             route.brokers.push(broker.advertised(name));
         }
-        Ok(route)
+        if route.brokers.is_empty() { Err(unknown()) } else { Ok(route) }
     }
 
     fn cluster_info(&self) -> ClusterInfo {
@@ -413,12 +453,18 @@ impl Routes {
 
     /// All topics; refused when the names are too long for one reply.
     fn topic_list(&self) -> Result<Vec<bytestring::ByteString>, Refusal> {
-        let size = self.topics.keys().map(|topic| topic.as_str().len() + 3).sum();
+        let shadowed: BTreeSet<(TopicName, Arc<str>)> = self.shadowed().into_iter().collect();
+        let is_shown = |(topic, names): &(&TopicName, &BTreeSet<Arc<str>>)| {
+            shadowed.is_empty()
+                || names.iter().any(|name| !shadowed.contains(&((*topic).clone(), name.clone())))
+        };
+        let shown = || self.topics.iter().filter(is_shown).map(|(topic, _)| topic.as_str());
+        let size = shown().map(|topic| topic.len() + 3).sum();
         let size_max = TOPIC_LIST_SIZE_MAX;
         if size > size_max {
             return Err(Refusal::TooLarge { what: "topic list", size, size_max });
         }
-        Ok(self.topics.keys().map(|topic| topic.as_str().into()).collect())
+        Ok(shown().map(Into::into).collect())
     }
 
     fn member_count(&self) -> usize {

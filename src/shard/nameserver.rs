@@ -27,7 +27,7 @@ const CONTESTED_MAX: usize = 1_000;
 #[derive(Default)]
 pub struct NameService {
     routes: RefCell<Routes>,
-    /// When a conflict of a name, or unusable topics of a broker, were last logged.
+    /// When a conflict of a name, or unusable or hidden topics of a broker, were last logged.
     contested: RefCell<HashMap<String, Moment>>,
     metrics: Rc<Metrics>,
 }
@@ -78,6 +78,18 @@ impl NameService {
             );
         }
         Ok(reply)
+    }
+
+    /// Logs topics that are not shown because of their names.
+    fn report_shadowed(&self, now: Moment) {
+        for (topic, broker) in self.routes.borrow().shadowed() {
+            if self.is_to_be_said(&format!("topic {topic} of {broker}"), now) {
+                tracing::warn!(
+                    "topic {topic} of {broker} is not routed, because another broker or a cluster \
+                     has this name; move its messages to a topic with another name"
+                );
+            }
+        }
     }
 
     /// Whether to log something about `name` now; the memory for this is bounded.
@@ -135,11 +147,13 @@ impl Service for NameService {
 }
 
 impl Shard<NameService> {
-    /// Expires leases until the shard stops.
+    /// Expires leases, and reports hidden topics, until the shard stops.
     pub async fn expire(self: Rc<Self>) {
         while !self.is_stopping.get() {
             reactor::sleep(EXPIRE_EVERY).await;
-            self.service.routes.borrow_mut().expire(clock::moment());
+            let now = clock::moment();
+            self.service.routes.borrow_mut().expire(now);
+            self.service.report_shadowed(now);
         }
     }
 }

@@ -14,6 +14,7 @@ pub const COMMIT_OFFSET: i32 = 15;
 pub const RUNTIME_INFO: i32 = 28;
 pub const MIN_OFFSET: i32 = 31;
 pub const TOPIC_STATS: i32 = 202;
+pub const TOPIC_LIST: i32 = 206;
 pub const HEARTBEAT: i32 = 34;
 pub const MEMBERS: i32 = 38;
 pub const UNREGISTER: i32 = 35;

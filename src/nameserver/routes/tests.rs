@@ -215,6 +215,50 @@ fn only_a_certainly_complete_table_removes_topics() {
     }
 }
 
+/// Broker `b` of cluster `c` has topics with the names of others, registered before or after them.
+#[test]
+fn a_topic_named_after_another_broker_or_cluster_is_not_routed() {
+    let elsewhere = BrokerId { cluster: "d".to_owned(), ..broker("e", 0, "10.0.0.5:10911") };
+    let taker = says_all(b(), 1, &["a", "d", "d_REPLY_TOPIC", "c", "b", "T"]);
+    let owners = [
+        says_all(a(), 1, &["a", "c", "c_REPLY_TOPIC"]),
+        says_all(elsewhere, 1, &["d", "d_REPLY_TOPIC"]),
+    ];
+    let [at_a, at_b, at_e] = ["a=0@10.0.0.1:10911", "b=0@10.0.0.3:10911", "e=0@10.0.0.5:10911"];
+    for is_first in [true, false] {
+        let mut world = World::default();
+        if is_first {
+            world.register(9, taker.clone()).unwrap();
+            assert_eq!(world.served_by("a"), [at_b], "no broker has this name yet");
+        }
+        for (nth, owner) in owners.iter().enumerate() {
+            world.register(nth as u64, owner.clone()).unwrap();
+        }
+        world.register(9, taker.clone()).unwrap();
+        world.check();
+        assert_eq!(world.served_by("a"), [at_a]);
+        assert_eq!(world.served_by("d"), [at_e]);
+        assert_eq!(world.served_by("d_REPLY_TOPIC"), [at_e]);
+        assert_eq!(world.served_by("c"), [at_a, at_b], "both are of this cluster");
+        assert_eq!(world.served_by("b"), [at_b], "its own name");
+        assert_eq!(world.served_by("T"), [at_b]);
+        let shadowed = world.routes.shadowed();
+        let shadowed: Vec<_> =
+            shadowed.iter().map(|(topic, broker)| (topic.as_str(), &**broker)).collect();
+        assert_eq!(shadowed, [("a", "b"), ("d", "b"), ("d_REPLY_TOPIC", "b")]);
+        let all = ["T", "a", "b", "c", "c_REPLY_TOPIC", "d", "d_REPLY_TOPIC"];
+        assert_eq!(world.topics(), all);
+        // The owner's table does not have the name.
+        world.register(0, says_all(a(), 2, &["c"])).unwrap();
+        assert!(world.route("a").is_err());
+        assert!(!world.topics().contains(&"a".to_owned()));
+        // The name is free again.
+        world.routes.connection_closed(ConnectionId(0));
+        assert_eq!(world.served_by("a"), [at_b]);
+        world.check();
+    }
+}
+
 #[test]
 fn a_single_topic_is_no_first_registration_unless_marked_as_all() {
     let mut world = World::default();
