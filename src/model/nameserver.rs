@@ -63,6 +63,9 @@ pub struct Registration {
     pub topics: Vec<TopicConfig>,
     /// Topics that were skipped because they cannot be used, and why.
     pub skipped: Vec<String>,
+    /// Names of topics that were skipped because no topic can have them. A stock broker registers
+    /// one named after its host.
+    pub misnamed: Vec<String>,
 }
 
 /// The brokers that serve a topic (remoting reference, 2.4). Sorted by broker name, then id.

@@ -109,7 +109,14 @@ impl Starting {
     fn registration(self) -> Registration {
         let (version, topics) = self.topics.expect("all shards have announced theirs");
         let ha_address = self.broker.address.clone();
-        let skipped = Vec::new();
-        Registration { broker: self.broker, ha_address, lease_ms: None, version, topics, skipped }
+        Registration {
+            broker: self.broker,
+            ha_address,
+            lease_ms: None,
+            version,
+            topics,
+            skipped: Vec::new(),
+            misnamed: Vec::new(),
+        }
     }
 }

@@ -65,6 +65,15 @@ impl NameService {
             let skipped = registration.skipped.join("; ");
             tracing::warn!("{} registers topics that cannot be used: {skipped}", broker.name);
         }
+        if !registration.misnamed.is_empty()
+            && self.is_to_be_said(&format!("names of {}", broker.name), now)
+        {
+            let misnamed = registration.misnamed.join(", ");
+            tracing::info!(
+                "{} registers names that are no topics, so they get no route: {misnamed}",
+                broker.name
+            );
+        }
         // A broker that stops or falls silent loses its route first, so a broker that is replaced
         // is still running.
         if let Some(before) = contested
@@ -189,6 +198,7 @@ mod tests {
                 version: DataVersion::default(),
                 topics: Vec::new(),
                 skipped: Vec::new(),
+                misnamed: Vec::new(),
             };
             let request = NameServerRequest::RegisterBroker(registration);
             service.answer(&request, port as u64, Moment(0)).unwrap();

@@ -196,6 +196,7 @@ pub fn check_names(cluster: &str, name: &str) -> Result<(), RunError> {
         version: DataVersion::default(),
         topics: Vec::new(),
         skipped: Vec::new(),
+        misnamed: Vec::new(),
     };
     let request = NameServerRequest::RegisterBroker(registration);
     match Routes::default().handle(&request, ConnectionId(0), clock::moment()) {

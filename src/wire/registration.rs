@@ -2,7 +2,7 @@
 //! compressed list of strings.
 //!
 //! A topic that cannot be used is skipped instead of refusing the whole broker: a stock broker
-//! registers a topic named after its host. Illegal names are not even reported.
+//! registers a topic named after its host, which is often no legal name.
 
 use std::borrow::Cow;
 use std::io::{self, BufReader, Read, Take};
@@ -46,7 +46,7 @@ pub fn decode_register_broker(
     if checksum != 0 && checksum != body_checksum(body) {
         return Err(Refusal::Registration("the body does not have its checksum".to_owned()));
     }
-    let (version, topics, skipped) = match fields.boolean("compressed") {
+    let Topics { version, topics, skipped, misnamed } = match fields.boolean("compressed") {
         Some(true) => read_compressed(body)?,
         _ if body.is_empty() => Default::default(),
         _ => body::decode::<RegistrationBody<'_>>("REGISTER_BROKER", body)?.read(),
@@ -58,11 +58,40 @@ pub fn decode_register_broker(
         version,
         topics,
         skipped,
+        misnamed,
     }))
 }
 
-/// The version, the topics, and what was skipped.
-type Topics = (DataVersion, Vec<TopicConfig>, Vec<String>);
+/// The content of a registration's body.
+#[derive(Default)]
+struct Topics {
+    version: DataVersion,
+    topics: Vec<TopicConfig>,
+    skipped: Vec<String>,
+    misnamed: Vec<String>,
+}
+
+impl Topics {
+    /// The name, if it is a legal one; otherwise it is noted.
+    fn name(&mut self, name: &str) -> Option<TopicName> {
+        let legal = TopicName::new(name.to_owned()).ok();
+        if legal.is_none() {
+            note(&mut self.misnamed, || format!("{:?}", excerpt(name, SHOWN_MAX)));
+        }
+        legal
+    }
+
+    fn skip(&mut self, what: impl FnOnce() -> String) {
+        note(&mut self.skipped, what);
+    }
+}
+
+/// Notes what was skipped; beyond the bound, it is skipped silently.
+fn note(skipped: &mut Vec<String>, what: impl FnOnce() -> String) {
+    if skipped.len() < SKIPPED_MAX {
+        skipped.push(what());
+    }
+}
 
 /// Topics of one registration.
 #[derive(Debug)]
@@ -135,15 +164,15 @@ impl<'a> RegistrationBody<'a> {
     /// Topics with names that no client could use are skipped.
     fn read(self) -> Topics {
         let TopicsBody { data_version, topic_config_table } = self.topic_config_serialize_wrapper;
-        let (mut topics, mut skipped) = (Vec::new(), Vec::new());
+        let mut read = Topics { version: data_version, ..Topics::default() };
         for (name, topic) in topic_config_table.0 {
-            let Ok(name) = TopicName::new(name.into_owned()) else { continue };
+            let Some(name) = read.name(&name) else { continue };
             match topic {
-                Element::Good(topic) => topics.push(topic.read(name)),
-                Element::Bad(why) => skip(&mut skipped, format!("{name}: {why}")),
+                Element::Good(topic) => read.topics.push(topic.read(name)),
+                Element::Bad(why) => read.skip(|| format!("{name}: {why}")),
             }
         }
-        (data_version, topics, skipped)
+        read
     }
 }
 
@@ -185,21 +214,11 @@ fn read_compressed(body: &[u8]) -> Result<Topics, Refusal> {
     if count > REGISTERED_TOPICS_MAX {
         return Err(Refusal::TooMany { what: "topics", count_max: REGISTERED_TOPICS_MAX });
     }
-    let (mut topics, mut skipped) = (Vec::new(), Vec::new());
+    let mut read = Topics { version, ..Topics::default() };
     for _ in 0..count {
-        match read_topic_line(parts.text()?) {
-            Ok(topic) => topics.extend(topic),
-            Err(line) => skip(&mut skipped, line),
-        }
+        read_topic_line(parts.text()?, &mut read);
     }
-    Ok((version, topics, skipped))
-}
-
-/// Notes a skipped topic; beyond the bound, topics are skipped silently.
-fn skip(skipped: &mut Vec<String>, what: String) {
-    if skipped.len() < SKIPPED_MAX {
-        skipped.push(what);
-    }
+    Ok(read)
 }
 
 /// Iterates over the parts of a compressed body.
@@ -241,25 +260,26 @@ impl Parts<'_> {
     }
 }
 
-/// Decodes `name readQueueNums writeQueueNums perm SINGLE_TAG {attributes}`. `None` if the name is
-/// invalid; an error is the line that cannot be decoded.
-fn read_topic_line(line: &str) -> Result<Option<TopicConfig>, String> {
+/// Decodes `name readQueueNums writeQueueNums perm SINGLE_TAG {attributes}`.
+fn read_topic_line(line: &str, read: &mut Topics) {
     let mut words = line.split(' ');
     let name = words.next().unwrap_or_default();
-    let mut number = || {
-        let word = words.next().unwrap_or_default();
-        word.parse().map_err(|_| format!("{:?}", excerpt(line, SHOWN_MAX)))
+    let mut number = || words.next()?.parse().ok();
+    let (Some(read_queue_count), Some(write_queue_count), Some(perm)) =
+        (number(), number(), number())
+    else {
+        return read.skip(|| format!("{:?}", excerpt(line, SHOWN_MAX)));
     };
-    let (read_queue_count, write_queue_count, perm) = (number()?, number()?, number()?);
-    let name = TopicName::new(name.to_owned()).ok();
-    Ok(name.map(|name| TopicConfig {
-        name,
-        read_queue_count,
-        write_queue_count,
-        perm,
-        system_flag: 0,
-        order: false,
-    }))
+    if let Some(name) = read.name(name) {
+        read.topics.push(TopicConfig {
+            name,
+            read_queue_count,
+            write_queue_count,
+            perm,
+            system_flag: 0,
+            order: false,
+        });
+    }
 }
 
 #[cold]
@@ -302,7 +322,7 @@ mod tests {
         TopicConfig { perm, ..TopicConfig::new(TopicName::new(name).unwrap(), queue_count) }
     }
 
-    fn expected(topics: Vec<TopicConfig>) -> Result<NameServerRequest, Refusal> {
+    fn expected(topics: Vec<TopicConfig>, misnamed: &[&str]) -> Result<NameServerRequest, Refusal> {
         Ok(NameServerRequest::RegisterBroker(Registration {
             broker: crate::model::nameserver::BrokerId {
                 cluster: "c".into(),
@@ -315,6 +335,7 @@ mod tests {
             version: DataVersion { counter: 1, state_version: 0, timestamp: 1_700_000_000_000 },
             topics,
             skipped: Vec::new(),
+            misnamed: misnamed.iter().map(|name| format!("{name:?}")).collect(),
         }))
     }
 
@@ -333,7 +354,8 @@ mod tests {
             "topicFilterType":"SINGLE_TAG","topicName":"TopicA","topicSysFlag":0,"writeQueueNums":8},
             "host.example.org":{"perm":7},"TBW102":{"perm":7,"readQueueNums":4,"writeQueueNums":4}},
             "topicQueueMappingDetailMap":{},"topicQueueMappingInfoMap":{}}}"#;
-        let expected = expected(vec![topic("TopicA", 8, 6), topic("TBW102", 4, 7)]);
+        let topics = vec![topic("TopicA", 8, 6), topic("TBW102", 4, 7)];
+        let expected = expected(topics, &["host.example.org"]);
         check(&[("compressed", "false")], body, &expected);
         check(&[], body, &expected);
         let checksum = body_checksum(body).to_string();
@@ -376,9 +398,9 @@ mod tests {
             2,
         );
         let flag: Named<'_> = &[("compressed", "true")];
-        check(flag, &compressed(&old), &expected(vec![topic("TopicA", 8, 6)]));
+        check(flag, &compressed(&old), &expected(vec![topic("TopicA", 8, 6)], &["a.b"]));
         let both = vec![topic("TopicA", 8, 6), topic("TBW102", 4, 7)];
-        check(flag, &compressed(&new), &expected(both));
+        check(flag, &compressed(&new), &expected(both, &[]));
     }
 
     #[test]
@@ -386,7 +408,7 @@ mod tests {
         let version = r#"{"counter":1,"stateVersion":0,"timestamp":1700000000000}"#;
         let taken = |skipped: &str| {
             let Ok(NameServerRequest::RegisterBroker(registration)) =
-                expected(vec![topic("A", 8, 6), topic("B", 4, 6)])
+                expected(vec![topic("A", 8, 6), topic("B", 4, 6)], &[])
             else {
                 panic!("it is one")
             };

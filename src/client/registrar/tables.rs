@@ -198,7 +198,8 @@ impl Table {
     fn registration(&self, version: DataVersion, topics: Vec<TopicConfig>) -> Registration {
         let (broker, ha_address, lease_ms) =
             (self.broker(), self.ha_address.clone(), self.lease_ms);
-        Registration { broker, ha_address, lease_ms, version, topics, skipped: Vec::new() }
+        let (skipped, misnamed) = (Vec::new(), Vec::new());
+        Registration { broker, ha_address, lease_ms, version, topics, skipped, misnamed }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -269,6 +270,7 @@ mod tests {
             version: DataVersion::default(),
             topics,
             skipped: Vec::new(),
+            misnamed: Vec::new(),
         })
     }
 

@@ -58,6 +58,7 @@ fn shard(name: &str, topics: &[&str]) -> Registration {
         version: DataVersion::default(),
         topics: topics.iter().map(|name| topic(name)).collect(),
         skipped: Vec::new(),
+        misnamed: Vec::new(),
     }
 }
 

@@ -104,8 +104,15 @@ fn version(counter: i64) -> DataVersion {
 /// A stock broker's registration.
 fn says(broker: BrokerId, counter: i64, topics: &[&str]) -> Registration {
     let topics = topics.iter().map(|name| topic(name)).collect();
-    let (version, ha_address) = (version(counter), String::new());
-    Registration { broker, ha_address, lease_ms: None, version, topics, skipped: Vec::new() }
+    Registration {
+        broker,
+        ha_address: String::new(),
+        lease_ms: None,
+        version: version(counter),
+        topics,
+        skipped: Vec::new(),
+        misnamed: Vec::new(),
+    }
 }
 
 /// Our broker's registration.

@@ -89,6 +89,7 @@ fn registration() -> Registration {
         version: DataVersion { counter: 1, state_version: 2, timestamp: 3 },
         topics: vec![odd, TopicConfig::new(TopicName::new("U").unwrap(), 8)],
         skipped: Vec::new(),
+        misnamed: Vec::new(),
     }
 }
 
