@@ -226,7 +226,8 @@ fn resolve(host: &str, port: u16) -> io::Result<SocketAddr> {
     found.first().copied().ok_or_else(|| io::Error::other("the name has no address"))
 }
 
-/// The advertised address. Records store IPv4, so it must be IPv4. `wanted` is `--advertise`.
+/// The advertised address. Records store IPv4, so it must be IPv4. `wanted` is `--advertise`. Warns
+/// if clients of a NameServer cannot reach it.
 pub fn advertised_address(
     listen: IpAddr,
     wanted: Option<&str>,
@@ -240,12 +241,30 @@ pub fn advertised_address(
         None => listen,
     };
     match address {
-        IpAddr::V4(address) if !address.is_unspecified() => Ok(address),
+        IpAddr::V4(address) if !address.is_unspecified() => {
+            let mut elsewhere = namesrv.iter().filter(|namesrv| is_out_of_reach(address, namesrv));
+            if let Some(namesrv) = elsewhere.next() {
+                tracing::warn!(
+                    "{address} is advertised, which only clients on this machine can reach, but \
+                     the NameServer {namesrv} is not on the loopback; set the address that its \
+                     clients can reach with --advertise"
+                );
+            }
+            Ok(address)
+        }
         IpAddr::V6(address) if !address.is_unspecified() => Err(RunError::new(format!(
             "{address} cannot be advertised: stock clients read IPv4 addresses only; use --advertise"
         ))),
         _ => Ok(address_of_interface(namesrv)),
     }
+}
+
+/// Whether clients get a loopback address from a NameServer that is not on the loopback. One that
+/// cannot be resolved yet does not count.
+fn is_out_of_reach(advertised: Ipv4Addr, namesrv: &Address) -> bool {
+    advertised.is_loopback()
+        && resolve(&namesrv.host, namesrv.port)
+            .is_ok_and(|found| !found.ip().is_loopback() && !found.ip().is_unspecified())
 }
 
 /// The address of the interface that routes to the first NameServer; if that is on this machine, of
@@ -311,6 +330,25 @@ mod tests {
         names.sort();
         let mut ring = names.iter().zip(names.iter().cycle().skip(1));
         assert!(ring.all(|((_, machine), (_, next))| machine != next), "{names:?}");
+    }
+
+    #[test]
+    fn a_loopback_address_is_out_of_reach_for_clients_of_a_nameserver_elsewhere() {
+        let (loopback, other) = (Ipv4Addr::new(127, 0, 0, 2), Ipv4Addr::new(198, 51, 100, 7));
+        for (advertised, host, expected) in [
+            (loopback, "198.51.100.7", true),
+            (loopback, "2001:db8::7", true),
+            (loopback, "127.0.0.1", false),
+            (loopback, "::1", false),
+            (loopback, "localhost", false),
+            (loopback, "0.0.0.0", false),
+            (loopback, "not a name", false),
+            (other, "198.51.100.7", false),
+            (other, "127.0.0.1", false),
+        ] {
+            let namesrv = Address { host: host.to_owned(), port: 9876 };
+            assert_eq!(is_out_of_reach(advertised, &namesrv), expected, "{advertised} {host}");
+        }
     }
 
     #[test]

@@ -65,6 +65,30 @@ fn a_broker_on_all_interfaces_does_not_advertise_the_loopback() {
     assert!(server.stop().success());
 }
 
+/// The second NameServer is in a network for documentation, where nothing replies.
+#[test]
+fn a_loopback_address_that_a_nameserver_elsewhere_gives_to_clients_is_warned_of() {
+    let scratch = Scratch::new("loopback");
+    let port = free_ports();
+    let (here, elsewhere) = (local(port).to_string(), "198.51.100.7:9876");
+    let _nameserver = nameserver(&scratch, &here);
+    let (both, listen) = (format!("{here},{elsewhere}"), local(port + 3).to_string());
+    for (namesrv, more, is_warned) in [
+        (&both, &[][..], true),
+        (&both, &["--advertise", "127.0.0.2"], true),
+        (&both, &["--advertise", "198.51.100.8"], false),
+        (&here, &[], false),
+    ] {
+        let scratch = Scratch::new("loopback-broker");
+        let server = broker(&scratch, namesrv, &[&["--listen", &listen][..], more].concat());
+        let log = server.log();
+        let mut lines = log.lines().filter(|line| line.contains("WARN"));
+        let said = lines.any(|line| line.contains("--advertise") && line.contains(elsewhere));
+        assert_eq!(said, is_warned, "{namesrv} {more:?}\n{log}");
+        assert!(server.stop().success());
+    }
+}
+
 #[test]
 fn dev_advertises_the_given_address() {
     let scratch = Scratch::new("dev-advertise");
