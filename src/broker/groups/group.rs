@@ -32,7 +32,8 @@ impl Group {
         let ConsumerData { model, consume_type, subscriptions, .. } = consumer;
         changes.any |= (self.model, self.consume_type) != (*model, *consume_type);
         (self.model, self.consume_type) = (*model, *consume_type);
-        self.subscriptions.replace(client, subscriptions, changes, ledger)
+        let is_shared = self.members.get(client).is_some_and(Member::is_shared);
+        self.subscriptions.replace(client, is_shared, subscriptions, changes, ledger)
     }
 
     /// Removes a member.

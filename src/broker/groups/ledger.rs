@@ -9,7 +9,7 @@ use crate::model::{ClientId, GroupName, Refusal};
 /// Maximum number of members of all groups of a shard. A client counts once for each of its groups.
 pub const MEMBERS_MAX: usize = 100_000;
 /// Maximum number of subscriptions of all members of a shard's groups.
-pub const SUBSCRIPTIONS_MAX: usize = 3 * MEMBERS_MAX;
+pub const SUBSCRIPTIONS_MAX: usize = 5 * MEMBERS_MAX;
 /// Maximum number of tags in these subscriptions. Those of equal expressions count once, in
 /// general.
 pub const TAGS_MAX: usize = 1_000_000;

@@ -88,10 +88,12 @@ pub struct InEffect<'a> {
 
 impl Subscriptions {
     /// Replaces the subscriptions of `client` by those in its heartbeat. Notes in `changes` what
-    /// has changed, also if a limit is reached halfway.
+    /// has changed. If a limit is reached, what fits is replaced, and the refusal is for the first
+    /// that does not. `is_shared`: two processes use the client id.
     pub fn replace(
         &mut self,
         client: &ClientId,
+        is_shared: bool,
         wanted: &[SubscriptionData],
         changes: &mut Changes,
         ledger: &mut Ledger,
@@ -109,12 +111,22 @@ impl Subscriptions {
             changes.any = true;
             changes.of_topics |= self.remove(client, &topic, ledger);
         }
+        let mut outcome = Ok(());
         for (topic, (expression, version)) in wanted {
+            let known = self.find(client, topic);
+            if is_shared && known.is_some_and(|(_, known)| version < known.version) {
+                continue;
+            }
             let is_new = !self.by_topic.contains_key(topic);
-            changes.any |= self.set(client, topic, expression, version, ledger)?;
-            changes.of_topics |= is_new;
+            match self.set(client, topic, expression, version, ledger) {
+                Ok(is_changed) => {
+                    changes.any |= is_changed;
+                    changes.of_topics |= is_new;
+                }
+                Err(refusal) => outcome = outcome.and(Err(refusal)),
+            }
         }
-        Ok(())
+        outcome
     }
 
     /// Removes the subscriptions of a member that leaves.

@@ -196,6 +196,21 @@ fn among_equal_versions_the_last_change_counts() {
     assert_eq!(subscribed(&groups, "t"), only("B", 0));
 }
 
+/// Two processes with one client id, one of which has an older subscription.
+#[test]
+fn processes_with_one_client_id_do_not_take_turns() {
+    let mut groups = Groups::default();
+    let [old, new] =
+        [("A", 8), ("B", 9)].map(|(tag, version)| subscribes("a", &[("t", tag, version)]));
+    for (beat, connection) in [(&old, 1), (&new, 2), (&old, 1), (&new, 2), (&old, 1)] {
+        beats(&mut groups, beat, connection, 0).unwrap();
+        if connection == 2 {
+            assert_eq!(subscribed(&groups, "t"), only("B", 9));
+        }
+    }
+    assert_eq!(subscribed(&groups, "t"), only("B", 9));
+}
+
 fn names(count: usize) -> Vec<GroupName> {
     (0..count).map(|number| GroupName::new(format!("g{number}")).unwrap()).collect()
 }
@@ -328,9 +343,15 @@ fn subscriptions_and_their_tags_are_counted() {
     let fits = (TAGS_MAX - 20) / 256;
     let (subscriptions, tags) = (5 + fits, 20 + fits * 256);
     assert_eq!(beat(&with("b", 5..5 + fits + 1, 256)), (false, subscriptions, tags));
+    // A topic that does not fit does not keep out those behind it.
+    let mut mixed = with("c", 900_000..900_002, 256);
+    mixed.consumers[0].subscriptions[1].expression.text = "t".into();
+    assert_eq!(beat(&mixed), (false, subscriptions + 1, tags + 1));
+    assert_eq!(beat(&with("c", 0..0, 1)), (true, subscriptions, tags));
     assert_eq!(beat(&with("b", 5..6, 1)), (true, 6, 21));
-    groups.unregister(&"a".into(), None, Some(&group()), Some(1));
-    groups.unregister(&"b".into(), None, Some(&group()), Some(1));
+    for client in ["a", "b", "c"] {
+        groups.unregister(&client.into(), None, Some(&group()), Some(1));
+    }
     assert_eq!(groups.ledger, Ledger::default());
 }
 
