@@ -3,7 +3,8 @@
 //! of the copy.
 //!
 //! State that belongs to connections is kept: clients, members of groups, calls. Held pulls are
-//! woken: [`Broker::advance`] retries them. Consume offsets that were not in the log yet are lost, as after a crash.
+//! woken: [`Broker::advance`] retries them. Consume offsets that were not in the log yet are lost,
+//! as after a crash.
 
 use super::open::{OpenError, Restored, restore};
 use super::topics::Topics;
@@ -80,8 +81,11 @@ impl State {
         let name = |topics: &Topics, number| Some(topics.topic(number)?.config.name.clone());
         // A topic whose deletion is cut off was not there before.
         let is_there = |woken: &Woken| {
-            let [before, now] = [before, topics].map(|topics| name(topics, woken.queue.topic));
-            now.is_some() && before.is_none_or(|before| Some(before) == now)
+            let known_as = match &woken.then {
+                Then::Refuse(Refusal::UnknownTopic(name)) => Some(name.clone()),
+                _ => name(before, woken.queue.topic),
+            };
+            known_as.is_some() && known_as == name(topics, woken.queue.topic)
         };
         // Changes that are cut off, or that the new state includes.
         for Ended { mut woken, .. } in self.ended.drain(..) {

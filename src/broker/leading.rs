@@ -77,8 +77,8 @@ impl<D: Disk> Broker<D> {
         if is_over {
             let state = &mut *self.state.borrow_mut();
             let unended = state.ended.drain(..).map(|ended| ended.woken);
-            state.woken.extend(unended.map(|woken| Woken { then: Then::Answer, ..woken }));
-            state.wake_all(&Then::Answer);
+            state.woken.extend(unended.map(|woken| Woken { then: Then::End, ..woken }));
+            state.wake_all(&Then::End);
         }
         is_over && self.has_woken()
     }

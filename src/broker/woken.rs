@@ -40,8 +40,8 @@ pub struct Woken {
 pub enum Then {
     /// It is tried again, and held again if nothing matches.
     Retry,
-    /// It is answered with what is there.
-    Answer,
+    /// It is answered as at its deadline.
+    End,
     Refuse(Refusal),
 }
 
@@ -71,14 +71,11 @@ impl<D: Disk> Broker<D> {
         tasks.into_iter().filter_map(|(task, then)| self.answer_one(task, then)).collect()
     }
 
-    fn answer_one(&self, mut task: PullTask, then: Then) -> Option<Released> {
+    fn answer_one(&self, task: PullTask, then: Then) -> Option<Released> {
         let origin = task.origin;
         let outcome = match then {
             Then::Refuse(refusal) => Outcome::Now(Answer::refused(refusal)),
-            Then::Answer => {
-                task.hold_until = None;
-                self.try_pull(task)
-            }
+            Then::End => Outcome::Now(self.nothing(&task)),
             Then::Retry => self.try_pull(task),
         };
         (!matches!(outcome, Outcome::Held)).then_some(Released { origin, outcome })
