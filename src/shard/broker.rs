@@ -353,14 +353,13 @@ impl<D: Disk> Shard<BrokerService<D>> {
         }
     }
 
-    /// Runs the broker's upkeep and checks for idle connections, until the shard stops.
+    /// Runs periodic work, except for what has a deadline, until the shard stops.
     pub async fn tick(self: Rc<Self>) {
         let mut sweep_at = Instant::now();
         while !self.is_stopping.get() {
             clock::next_tick(self.id).await;
             self.take_nudges();
             self.service.broker.sample_rates(clock::moment());
-            self.act().await;
             self.announce_leftovers();
             self.spread_presences();
             if sweep_at.elapsed() >= SWEEP_EVERY {
@@ -412,12 +411,21 @@ impl<D: Disk> Shard<BrokerService<D>> {
         }
     }
 
-    /// Does what is due, in steps between which other tasks run.
-    async fn act(self: &Rc<Self>) {
-        let (broker, began) = (&self.service.broker, clock::moment());
-        while broker.next_deadline().is_some_and(|due| due <= began) {
-            self.release(broker.act(clock::now()), Duration::ZERO);
-            reactor::pass().await;
+    /// Does what is due, until the shard stops. Other tasks run in between: a round of them may take
+    /// long, so there is more than one step before each.
+    pub async fn meet_deadlines(self: Rc<Self>) {
+        let broker = &self.service.broker;
+        let is_due = |at| broker.next_deadline().is_some_and(|due| due <= at);
+        while !self.is_stopping.get() {
+            clock::next_tick(self.id).await;
+            let tick = clock::moment();
+            while is_due(tick) {
+                let begin = Instant::now();
+                while is_due(tick) && begin.elapsed() < ANSWER_TIME {
+                    self.release(broker.act(clock::now()), Duration::ZERO);
+                }
+                reactor::pass().await;
+            }
         }
     }
 

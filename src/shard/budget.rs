@@ -83,16 +83,20 @@ impl Share {
     }
 }
 
+/// Memory up to this size, bytes, is also given while it is scarce: heartbeats are small.
+const SMALL_MAX: usize = 16 << 10;
+
 /// Memory that several requests of one read keep. Counted until the last of them is done.
 #[derive(Default)]
 pub struct KeptMemory(Option<(Rc<Share>, usize)>);
 
 impl KeptMemory {
-    /// `None` if the budget does not allow it, or if that is scarce and the connection has a part
-    /// of it.
+    /// `None` if the budget does not allow it, or if that is scarce, the connection has a part of it
+    /// and asks for more than a little.
     pub fn take(share: &Rc<Share>, bytes: usize) -> Option<Rc<Self>> {
         let own = share.get();
-        let fits = (own == 0 || !share.is_scarce()) && share.try_set(own + bytes);
+        let may_have = own == 0 || bytes <= SMALL_MAX || !share.is_scarce();
+        let fits = may_have && share.try_set(own + bytes);
         fits.then(|| Rc::new(Self(Some((share.clone(), bytes)))))
     }
 }
@@ -166,16 +170,19 @@ mod tests {
 
     #[test]
     fn while_memory_is_scarce_a_connection_keeps_no_more() {
-        let budget = Budget::new(100);
+        const LARGE: usize = SMALL_MAX + 1;
+        let budget = Budget::new(5 * LARGE);
         let (first, second) = (Rc::new(budget.share()), Rc::new(budget.share()));
-        let kept: Vec<_> = (0..3).map(|_| KeptMemory::take(&first, 20).unwrap()).collect();
-        assert!(KeptMemory::take(&first, 20).is_none(), "more than half of it is in use");
-        let seconds = KeptMemory::take(&second, 40).unwrap();
-        assert!(KeptMemory::take(&second, 0).is_none());
-        drop(seconds);
+        let kept: Vec<_> = (0..3).map(|_| KeptMemory::take(&first, LARGE).unwrap()).collect();
+        assert!(KeptMemory::take(&first, LARGE).is_none(), "more than half of it is in use");
+        let seconds = KeptMemory::take(&second, LARGE).unwrap();
+        assert!(KeptMemory::take(&second, LARGE).is_none());
+        let small = KeptMemory::take(&second, SMALL_MAX).expect("there is room for little");
+        assert!(KeptMemory::take(&second, SMALL_MAX).is_none(), "all is in use");
+        drop((seconds, small));
         let copies = kept.clone();
         drop(kept);
-        assert_eq!(first.get(), 60, "another request keeps the same memory");
+        assert_eq!(first.get(), 3 * LARGE, "another request keeps the same memory");
         drop(copies);
         assert_eq!(first.get(), 0);
     }

@@ -18,7 +18,8 @@
 //! - The connection reads another request only while there is room for its reply (`OUTPUT_MAX`) and
 //!   few enough requests are parked. Otherwise TCP flow control holds back the sender. It is also
 //!   held back while `TASKS_MAX` operations and cold pulls are in flight, but only for
-//!   `TASKS_WAIT_MAX`: a stalled device must not hold up heartbeats.
+//!   `TASKS_WAIT_MAX`: then heartbeats and other operations go ahead, up to `OPERATIONS_MAX`, and
+//!   pulls that would read the disk are refused.
 //! - Requests that append do so in order of arrival. Those that must wait, for room in the log or
 //!   because the connection has enough in flight (`IN_FLIGHT_MAX`), are parked; requests that
 //!   need no room in the log are handled meanwhile. While more bytes wait for room than can be in
@@ -96,6 +97,9 @@ pub struct Connection<S: Service> {
     /// for a large request that takes many reads: the memory that it holds meanwhile is scarcer
     /// than room in the log.
     has_stored: Cell<bool>,
+    /// Since when requests wait because [`TASKS_MAX`](reading::TASKS_MAX) tasks are in flight;
+    /// `None` once all that has arrived is handled.
+    tasks_awaited_since: Cell<Option<Instant>>,
     /// The connection waits for its turn to read.
     waits_to_read: Cell<bool>,
     /// A frame whose header cannot be decoded has arrived.
@@ -155,6 +159,7 @@ impl<S: Service> Connection<S> {
             is_closed: Cell::new(false),
             last_used: Cell::new(Instant::now()),
             has_stored: Cell::new(false),
+            tasks_awaited_since: Cell::new(None),
             waits_to_read: Cell::new(false),
             has_unreadable: Cell::new(false),
             output_share,
@@ -187,8 +192,9 @@ impl<S: Service> Connection<S> {
             let taken = self.take_in(&mut input).await;
             self.let_next_read();
             taken?;
-            if self.stream.has_more() {
-                reactor::pass().await;
+            match self.stream.has_more() {
+                true => reactor::pass().await,
+                false => self.tasks_awaited_since.set(None),
             }
         }
     }
@@ -276,7 +282,7 @@ impl<S: Service> Connection<S> {
 
     fn has_replies_under_way(&self) -> bool {
         let replies = self.replies.borrow();
-        !replies.uncommitted.is_empty() || replies.tasks.count() > 0 || replies.output.unsent() > 0
+        !replies.uncommitted.is_empty() || replies.tasks > 0 || replies.output.unsent() > 0
     }
 }
 

@@ -16,51 +16,16 @@ pub struct Replies<R> {
     /// By ticket.
     pub held: HashMap<u64, ReplyTo>,
     pub next_ticket: u64,
-    pub tasks: Tasks,
+    /// Cold pulls and operations.
+    pub tasks: usize,
     /// Maximum bytes of replies that are being read from disk.
     pub promised: usize,
 }
 
 impl<R> Default for Replies<R> {
     fn default() -> Self {
-        let (output, uncommitted, held, tasks) = Default::default();
-        Self { output, uncommitted, in_flight: 0, held, next_ticket: 0, tasks, promised: 0 }
-    }
-}
-
-/// Maximum number of cold pulls and operations in flight that a connection's requests may start.
-/// Held pulls that are released to read the disk may exceed it.
-pub const TASKS_MAX: usize = 64;
-
-/// A connection's cold pulls and operations.
-#[derive(Debug, Default)]
-pub struct Tasks {
-    count: usize,
-    full_since: Option<Instant>,
-}
-
-impl Tasks {
-    pub fn begin(&mut self) {
-        self.count += 1;
-        if self.count == TASKS_MAX {
-            self.full_since = Some(Instant::now());
-        }
-    }
-
-    pub fn end(&mut self) {
-        self.count -= 1;
-        if self.count < TASKS_MAX {
-            self.full_since = None;
-        }
-    }
-
-    pub fn count(&self) -> usize {
-        self.count
-    }
-
-    /// Since when there have been [`TASKS_MAX`] or more.
-    pub fn full_since(&self) -> Option<Instant> {
-        self.full_since
+        let (output, uncommitted, held) = Default::default();
+        Self { output, uncommitted, in_flight: 0, held, next_ticket: 0, tasks: 0, promised: 0 }
     }
 }
 

@@ -113,6 +113,7 @@ impl OpenShard {
             reactor::spawn(listener::accept_all(listener.clone(), shard.clone())).detach();
         }
         reactor::spawn(shard.clone().tick()).detach();
+        reactor::spawn(shard.clone().meet_deadlines()).detach();
         reactor::spawn(shard.clone().send_to_clients()).detach();
         let maintenance = reactor::spawn(reactor::background(shard.clone().maintain()));
         let delivery = reactor::spawn(shard.clone().deliver());

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use super::Connection;
+use super::reading::TASKS_MAX;
 use crate::broker::{Answer, Handled, Outcome};
 use crate::model::record::RECORD_OVERHEAD_MAX;
 use crate::model::{Moment, Refusal};
@@ -15,13 +16,14 @@ use crate::reactor;
 use crate::shard::asked::{Arrival, Asked};
 use crate::shard::clock;
 use crate::shard::parked::{Parked, ParkedRequest};
-use crate::shard::replies::TASKS_MAX;
 use crate::shard::service::Service;
 use crate::storage::{Ticket, entry_size};
 
 /// Maximum number of a connection's messages that are appended but not committed. The bound in bytes
 /// is the log's ([`Service::connection_budget`]).
 const IN_FLIGHT_MAX: usize = 8192;
+/// Maximum number of a connection's operations in flight, together with its cold pulls.
+const OPERATIONS_MAX: usize = 1024;
 /// How soon to check again on requests for which room is held.
 const TURN_MS: u64 = 20;
 
@@ -72,7 +74,11 @@ impl<S: Service> Connection<S> {
     ) -> Option<usize> {
         match self.common.service.handle(request, self.origin(asked), arrival.now) {
             Handled::NoRoom { size } => return Some(entry_size(size)),
-            Handled::Operation | Handled::Done(Outcome::Cold(_)) if self.has_all_tasks() => {
+            Handled::Operation if self.has_tasks(OPERATIONS_MAX) => {
+                self.refuse_busy(asked, "operations_of_connection", 0);
+            }
+            // The connection has waited for another one to end before it took this request.
+            Handled::Done(Outcome::Cold(_)) if self.has_tasks(TASKS_MAX) => {
                 self.refuse_busy(asked, "operations_of_connection", 0);
             }
             Handled::Operation => self.run_operation(asked, request.clone(), arrival),
@@ -82,10 +88,8 @@ impl<S: Service> Connection<S> {
         None
     }
 
-    /// Whether no further request may start a task. The connection has waited for one to end before
-    /// it took this request.
-    fn has_all_tasks(&self) -> bool {
-        self.replies.borrow().tasks.count() >= TASKS_MAX
+    fn has_tasks(&self, count: usize) -> bool {
+        self.replies.borrow().tasks >= count
     }
 
     /// Whether another request may append now: it must not overtake a parked one, and the

@@ -96,7 +96,7 @@ impl<S: Service> Connection<S> {
             return self.refuse_busy(asked, "operations", 0);
         }
         self.common.operations.set(under_way + 1);
-        self.replies.borrow_mut().tasks.begin();
+        self.replies.borrow_mut().tasks += 1;
         let connection = self.clone();
         reactor::spawn(async move {
             let outcome = {
@@ -109,7 +109,7 @@ impl<S: Service> Connection<S> {
                 }
             };
             drop(memory);
-            connection.replies.borrow_mut().tasks.end();
+            connection.replies.borrow_mut().tasks -= 1;
             let operations = &connection.common.operations;
             operations.set(operations.get() - 1);
             // Requests of the operation to clients are sent before its reply.

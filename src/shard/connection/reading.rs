@@ -20,9 +20,12 @@ use crate::shard::service::Service;
 use crate::shard::turn::Turn;
 use crate::wire::{self, Frame, FrameError, Head};
 
-/// How long a connection with [`TASKS_MAX`](crate::shard::replies::TASKS_MAX) cold pulls and operations waits for one of them to end
-/// before it takes further requests, which may be heartbeats. Then it refuses those that would need
-/// a task. Clients wait for 3 s.
+/// Maximum number of cold pulls and operations in flight at which a connection takes further
+/// requests without waiting.
+pub(super) const TASKS_MAX: usize = 64;
+/// How long requests wait for one of these to end. Afterwards, and until all that has arrived is
+/// handled, pulls that would read the disk are refused; others, which may be heartbeats, are taken.
+/// Clients wait for 3 s.
 const TASKS_WAIT_MAX: Duration = Duration::from_secs(1);
 /// How long a large request waits for memory that other connections hold.
 const MEMORY_WAIT_MAX: Duration = Duration::from_secs(5);
@@ -159,7 +162,7 @@ impl<S: Service> Connection<S> {
     /// Whether only time may make the connection ready. A released pull may start to read the disk.
     fn may_wait_for_tasks(&self) -> bool {
         let replies = self.replies.borrow();
-        replies.tasks.count() > 0 || !replies.held.is_empty()
+        replies.tasks > 0 || !replies.held.is_empty()
     }
 
     /// Whether another request may be accepted; `None` if not yet.
@@ -175,8 +178,16 @@ impl<S: Service> Connection<S> {
         }
         let is_ready = held <= self.output_max()
             && !self.parked.borrow().is_full(self.parked_share.is_scarce())
-            && replies.tasks.full_since().is_none_or(|since| since.elapsed() >= TASKS_WAIT_MAX);
+            && (replies.tasks < TASKS_MAX || self.has_awaited_tasks());
         Ok(is_ready.then_some(()))
+    }
+
+    /// Whether requests have waited long enough for one of the tasks to end. Not only the front one:
+    /// behind it there may be a hundred others that need a task, and then a heartbeat.
+    fn has_awaited_tasks(&self) -> bool {
+        let since = self.tasks_awaited_since.get().unwrap_or_else(Instant::now);
+        self.tasks_awaited_since.set(Some(since));
+        since.elapsed() >= TASKS_WAIT_MAX
     }
 
     pub(super) async fn read(&self, input: &mut Input) -> Result<usize, Closed> {
