@@ -17,7 +17,7 @@ use ringmq::storage::identity::{IdentityHead, PeerRow};
 use ringmq::storage::links::IndexLink;
 use ringmq::storage::located::IndexMessage;
 use ringmq::storage::proof::{EndProof, PROOF_MAGIC};
-use ringmq::storage::row::{QueueRow, RowLink};
+use ringmq::storage::row::{LastStoredRow, QueueRow, RowLink};
 use ringmq::storage::sealed::{
     BlockHead, FENCES_PER_BLOCK, INDEX_MAGIC, INDEX_VERSION, IndexFence, IndexHead, IndexRun,
     MARKS_PER_BLOCK, MESSAGES_PER_BLOCK, RUNS_PER_BLOCK,
@@ -40,7 +40,7 @@ macro_rules! layout {
     };
 }
 
-fn layouts() -> [Layout; 37] {
+fn layouts() -> [Layout; 38] {
     [
         layout!(FactHead { size, subject, kind, reserved }),
         layout!(TopicSet {
@@ -132,6 +132,7 @@ fn layouts() -> [Layout; 37] {
         layout!(SegmentAge { segment, full_ms }),
         layout!(QueueRow { topic, queue, next, oldest, sealed_to, links }),
         layout!(RowLink { segment, end }),
+        layout!(LastStoredRow { topic, queue, stored_ms }),
         layout!(EndProof {
             magic,
             checksum,

@@ -27,7 +27,7 @@ use crate::storage::disk::Disk;
 use crate::storage::{AppendError, QueueKey, SpaceClass};
 
 /// Maximum delay that is not a level's (remoting reference, 5.10, `timerMaxDelaySec`). It bounds the
-/// number of buckets, and so the memory for them: 72 bytes for each of its seconds.
+/// number of buckets, and so the memory for them: 80 bytes for each of its seconds.
 pub const DELAY_MAX_MS: u64 = 259_200_000;
 /// Both clocks show whole milliseconds; one more, and the time that passes is never shorter than
 /// the delay.

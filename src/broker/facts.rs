@@ -54,6 +54,8 @@ pub const SENT: EntryKind = EntryKind(13);
 pub const DELAYED_TOPICS: EntryKind = EntryKind(14);
 /// Delayed messages that have been recalled ([`recalled`](super::recalled)).
 pub const RECALLED: EntryKind = EntryKind(15);
+/// When the newest messages of queues were stored ([`messages`](super::messages)); only in snapshots.
+pub const LAST_STORED: EntryKind = EntryKind(16);
 
 /// Precedes each of several facts.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]

@@ -1,17 +1,18 @@
 //! Messages as facts. Their state is the storage engine's index.
 //!
 //! ```text
-//!   MESSAGES   message records of one topic, one after the other      subject: the topic's number
-//!   QUEUES     rows of the index, which describe queues               in snapshots only
+//!   MESSAGES     message records of one topic, one after the other    subject: the topic's number
+//!   QUEUES       rows of the index, which describe queues             in snapshots only
+//!   LAST_STORED  rows of the same queues: their newest messages       in snapshots only
 //! ```
 
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::delays;
-use super::facts::{DELAYED, Fact, Facts, ITEMS_PER_SLICE, MESSAGES, QUEUES};
+use super::facts::{DELAYED, Fact, Facts, ITEMS_PER_SLICE, LAST_STORED, MESSAGES, QUEUES};
 use crate::model::record::{RecordView, tag_hash_of};
 use crate::model::{QueueId, QueueOffset};
-use crate::storage::{Index, Located, QueueKey, QueueRow, Replayed};
+use crate::storage::{Index, LastStoredRow, Located, QueueKey, QueueRow, Replayed};
 
 /// A stored message: its queue, its offset there, and where it is.
 pub type Placed = (QueueKey, QueueOffset, Located);
@@ -61,6 +62,14 @@ pub fn apply_queues(index: &mut Index, fact: &Fact<'_>) -> Result<(), String> {
     Ok(())
 }
 
+/// Each follows the row of its queue.
+pub fn apply_last_stored(index: &mut Index, fact: &Fact<'_>) -> Result<(), String> {
+    let rows = <[LastStoredRow]>::ref_from_bytes(fact.payload)
+        .map_err(|_| format!("{} bytes are no whole rows", fact.payload.len()))?;
+    rows.iter().for_each(|row| index.restore_last_stored(row));
+    Ok(())
+}
+
 /// The queues of all topics in key order: the progress of adding them to a snapshot.
 pub struct AllQueues {
     next: QueueKey,
@@ -74,14 +83,21 @@ impl Default for AllQueues {
 
 impl AllQueues {
     pub fn add(&mut self, index: &Index, facts: &mut Facts) -> bool {
-        let mut count = 0;
+        let (mut count, mut last_stored) = (0, Vec::new());
         facts.push(QUEUES, 0, |out| {
             for row in index.rows_from(self.next, ITEMS_PER_SLICE) {
-                self.next = row.key().successor();
+                let key = row.key();
+                self.next = key.successor();
                 out.extend_from_slice(row.as_bytes());
                 count += 1;
+                // Nobody asks that of the queues of delayed messages.
+                let known = index.last_stored(key).filter(|_| !delays::is_group(key.topic));
+                last_stored.extend(known.map(|(_, at)| LastStoredRow::new(key, at)));
             }
         });
+        if !last_stored.is_empty() {
+            facts.push(LAST_STORED, 0, |out| out.extend_from_slice(last_stored.as_bytes()));
+        }
         count == ITEMS_PER_SLICE
     }
 }

@@ -74,7 +74,7 @@ macro_rules! own {
 }
 
 /// Every kind of fact, in snapshot order.
-const TABLE: [Row; 13] = [
+const TABLE: [Row; 14] = [
     Row {
         kind: facts::TOPIC,
         name: "a topic",
@@ -99,6 +99,14 @@ const TABLE: [Row; 13] = [
             let mut all = AllQueues::default();
             Box::new(move |_, index, facts| all.add(index, facts))
         }),
+    },
+    Row {
+        kind: facts::LAST_STORED,
+        name: "times of newest messages",
+        apply: |_, index, fact| messages::apply_last_stored(index, fact),
+        is_indexed: false,
+        // Added with the queues.
+        snapshot: None,
     },
     Row {
         kind: facts::AGES,

@@ -71,8 +71,7 @@ impl<D: Disk> Broker<D> {
         Ok(number)
     }
 
-    /// Returns the statistics of a topic's queues. Reads index files if the newest message of a
-    /// queue is no longer in memory.
+    /// Returns the statistics of a topic's queues. May read index files.
     pub(super) async fn topic_stats(
         &self,
         name: &TopicName,
@@ -126,9 +125,15 @@ impl<D: Disk> Broker<D> {
         (min, self.visible(queue))
     }
 
-    /// Store time of the newest message of a queue; `None` if there is none or it is unreadable.
+    /// Store time of the newest message that the queue has ever had; `None` if there was none, or if
+    /// only the message says and it is unreadable.
     async fn last_stored_at(&self, queue: QueueKey, context: &impl Context) -> Option<Timestamp> {
         let (_, end) = self.visible_bounds(queue);
-        self.stored_at(queue, QueueOffset(end.0.checked_sub(1)?), context).await
+        let newest = QueueOffset(end.0.checked_sub(1)?);
+        match self.store.with_index(|index| index.last_stored(queue)) {
+            Some((next, stored_at)) if next == end => Some(stored_at),
+            // The last one is not committed yet, or a snapshot of an older version has been restored.
+            _ => self.stored_at(queue, newest, context).await,
+        }
     }
 }

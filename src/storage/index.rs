@@ -1,7 +1,8 @@
 //! Finds a queue's messages in the log.
 //!
 //! ```text
-//!   per queue          72 bytes: next and oldest queue offset, links to sealed segments  (queues)
+//!   per queue          80 bytes: next and oldest queue offset, when its newest message was stored,
+//!                      links to sealed segments  (queues)
 //!   per memory segment its messages, in runs of consecutive queue offsets                (memory)
 //!   per sealed segment an index file: runs sorted by queue, each with links further back (sealed)
 //!   bounded caches     pages of index files, runs that were found in them                (cache)
@@ -30,12 +31,12 @@ use std::rc::Rc;
 use smallvec::SmallVec;
 use zerocopy::byteorder::little_endian::{U32, U64};
 
-use crate::model::{LogOffset, QueueOffset};
+use crate::model::{LogOffset, QueueOffset, Timestamp};
 use crate::storage::ages::Ages;
 use crate::storage::images::{Image, Images};
 use crate::storage::links::Links;
 use crate::storage::located::{IndexMessage, Located, QueueKey};
-use crate::storage::row::QueueRow;
+use crate::storage::row::{LastStoredRow, QueueRow};
 use crate::storage::sealed::{
     BLOCKS_PER_PAGE, IndexRun, MESSAGES_PER_BLOCK, block_of_slot, message_in_page,
 };
@@ -151,21 +152,23 @@ impl Index {
             let run = segment.run_mut(queue.newest.slot);
             if run.end() == offset.0 {
                 run.push(message);
+                queue.note_stored(offset.0, located.stored_at);
                 queue.next = queue.next.max(offset.0 + 1);
                 return;
             }
         }
-        self.begin_run(key, offset.0, located.offset).push(message);
+        self.begin_run(key, offset.0, &located).push(message);
     }
 
     #[cold]
-    fn begin_run(&mut self, key: QueueKey, first: u64, at: LogOffset) -> &mut MemoryRun {
+    fn begin_run(&mut self, key: QueueKey, first: u64, located: &Located) -> &mut MemoryRun {
         let known = self.queues.get(key).copied().unwrap_or_default();
         let known_end = self.run(known.newest).map_or(known.links.end(), |(_, run)| run.end());
         assert!(known_end <= first, "{key:?} has {first} already");
-        let segment = segment_of(&mut self.segments, at);
+        let segment = segment_of(&mut self.segments, located.offset);
         let newest = segment.begin_run(key, first, known.newest);
         let queue = self.queues.slot(key);
+        queue.note_stored(first, located.stored_at);
         queue.begin_run(first, first + 1);
         queue.newest = newest;
         segment.run_mut(newest.slot)
@@ -194,6 +197,20 @@ impl Index {
     /// The offset of the queue's next message.
     pub fn next_offset(&self, key: QueueKey) -> QueueOffset {
         QueueOffset(self.queues.get(key).map_or(0, |queue| queue.next))
+    }
+
+    /// The offset after a queue's newest message, and when that was stored. It may have expired since.
+    /// `None` if only the message says.
+    pub fn last_stored(&self, key: QueueKey) -> Option<(QueueOffset, Timestamp)> {
+        let queue = self.queues.get(key).filter(|queue| queue.stored_ms > 0)?;
+        Some((QueueOffset(queue.next), Timestamp(queue.stored_ms)))
+    }
+
+    /// Restores [`last_stored`](Self::last_stored) of a queue whose row has been restored.
+    pub fn restore_last_stored(&mut self, row: &LastStoredRow) {
+        if let Some(queue) = self.queues.get_mut(row.key()) {
+            queue.stored_ms = row.stored_ms.get();
+        }
     }
 
     /// Up to `count_max` messages from offset `from` on. Those in damaged parts of the log are
@@ -366,6 +383,7 @@ impl Index {
                 oldest: row.oldest.get().min(next),
                 links: row.links(),
                 newest: RunId::NONE,
+                stored_ms: 0,
             };
         }
     }
@@ -387,6 +405,7 @@ impl Index {
             if queue.oldest == queue.next {
                 queue.oldest = queue.oldest.max(next.0);
             }
+            queue.forget_stored(next.0);
             queue.next = queue.next.max(next.0);
         }
     }
@@ -461,6 +480,7 @@ impl Index {
             return;
         }
         let queue = self.queues.slot(run.key());
+        queue.forget_stored(end);
         queue.begin_run(first, end);
         queue.links.advance(range.start, range.end.0 - range.start.0, end);
     }
@@ -514,6 +534,21 @@ impl Queue {
         }
         self.next = self.next.max(end);
     }
+
+    /// The message at `offset` was stored at this time. Call it before the message counts. A replay
+    /// also finds older ones.
+    fn note_stored(&mut self, offset: u64, stored_at: Timestamp) {
+        if offset + 1 >= self.next {
+            self.stored_ms = stored_at.0;
+        }
+    }
+
+    /// The queue has messages up to `end`; nothing says when they were stored.
+    fn forget_stored(&mut self, end: u64) {
+        if end > self.next {
+            self.stored_ms = 0;
+        }
+    }
 }
 
 impl SealedRun {
@@ -538,7 +573,7 @@ fn segment_of(segments: &mut VecDeque<Rc<MemorySegment>>, offset: LogOffset) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{QueueId, Timestamp};
+    use crate::model::QueueId;
 
     const KEY: QueueKey = QueueKey { topic: 1, queue: QueueId(2) };
     const SEGMENT: u64 = 1 << 20;
@@ -666,6 +701,46 @@ mod tests {
             let offset = QueueOffset(offset);
             assert_eq!(restored.lookup(KEY, offset, 9), index.lookup(KEY, offset, 9), "{offset:?}");
         }
+    }
+
+    #[test]
+    fn the_time_of_the_newest_message_outlives_it() {
+        let mut index = Index::new(0);
+        index.begin_segment(segment(0));
+        let push = |index: &mut Index, offset, ms| {
+            let located = Located { stored_at: Timestamp(ms), ..located(offset * 100) };
+            index.push(KEY, QueueOffset(offset), located);
+        };
+        let last = |index: &Index| index.last_stored(KEY).map(|(next, at)| (next.0, at.0));
+        assert_eq!(last(&index), None);
+        for (offset, ms) in [(0, 50), (1, 70), (2, 60)] {
+            push(&mut index, offset, ms);
+            assert_eq!(last(&index), Some((offset + 1, ms)));
+        }
+        let mut restored = Index::new(0);
+        index.rows_from(QueueKey::FIRST, 9).for_each(|row| restored.restore_row(&row));
+
+        index.note_sealed(KEY, &segment(0), 3);
+        index.begin_segment(segment(1));
+        index.drop_oldest_in_memory();
+        index.note_oldest(KEY, 3);
+        index.drop_before(LogOffset(SEGMENT));
+        assert_eq!((index.bounds(KEY), last(&index)), (3..3, Some((3, 60))));
+
+        assert_eq!(last(&restored), None, "as from a snapshot of an older version");
+        restored.restore_last_stored(&LastStoredRow::new(KEY, Timestamp(60)));
+        restored
+            .restore_last_stored(&LastStoredRow::new(QueueKey { topic: 9, ..KEY }, Timestamp(1)));
+        assert_eq!((last(&restored), restored.queue_count()), (Some((3, 60)), 1));
+        // The replay of what the row has already.
+        restored.begin_segment(segment(0));
+        push(&mut restored, 1, 70);
+        assert_eq!(last(&restored), Some((3, 60)));
+        push(&mut restored, 2, 60);
+        push(&mut restored, 3, 80);
+        assert_eq!(last(&restored), Some((4, 80)));
+        restored.restore_next(KEY, QueueOffset(9));
+        assert_eq!(last(&restored), None, "nothing says when the others were stored");
     }
 
     /// A thousand segments, each with messages of ten thousand queues.

@@ -103,7 +103,7 @@ pub use raw::RawError;
 pub use reading::EntryAt;
 pub use recovery::RecoveryReport;
 pub use replay::{MessagesOf, Replayed};
-pub use row::QueueRow;
+pub use row::{LastStoredRow, QueueRow};
 pub use shipping::{RawReader, push_raw, split_at_segment};
 pub use staging::{Arriving, Staging, StagingError};
 pub use store::{CommitStep, Standing, Store, StoreStats};

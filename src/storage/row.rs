@@ -1,11 +1,12 @@
-//! What a snapshot remembers of each queue, so that a start reads no directories of index files.
+//! What a snapshot remembers of each queue, so that a start reads no directories of index files, and
+//! what only the queue's newest message says, which may have expired.
 
 use std::mem::size_of;
 
 use zerocopy::byteorder::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::model::{LogOffset, QueueId};
+use crate::model::{LogOffset, QueueId, Timestamp};
 use crate::storage::links::{LINK_COUNT, Link, Links};
 use crate::storage::located::QueueKey;
 
@@ -38,10 +39,33 @@ pub struct RowLink {
     pub end: U64,
 }
 
+/// When the newest message of a queue was stored.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
+#[repr(C)]
+pub struct LastStoredRow {
+    pub topic: U32,
+    pub queue: U32,
+    pub stored_ms: U64,
+}
+
 const _: () = {
     assert!(size_of::<RowLink>() == 16);
     assert!(size_of::<QueueRow>() == 80);
+    assert!(size_of::<LastStoredRow>() == 16);
 };
+
+impl LastStoredRow {
+    pub fn new(key: QueueKey, stored_at: Timestamp) -> Self {
+        let (topic, queue) = (U32::new(key.topic), U32::new(key.queue.0));
+        Self { topic, queue, stored_ms: U64::new(stored_at.0) }
+    }
+
+    pub fn key(&self) -> QueueKey {
+        QueueKey { topic: self.topic.get(), queue: QueueId(self.queue.get()) }
+    }
+}
 
 impl QueueRow {
     pub fn key(&self) -> QueueKey {

@@ -12,7 +12,7 @@ use crate::storage::located::QueueKey;
 
 /// The header of a queue. Everything else is in the segments.
 ///
-/// In this order, because an append needs only the first two: with very many queues, each cache
+/// In this order, because an append needs only the first three: with very many queues, each cache
 /// line is a miss.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
@@ -21,6 +21,9 @@ pub struct Queue {
     pub next: u64,
     /// Its newest run in memory, whose segment may have left memory.
     pub newest: RunId,
+    /// When the newest message was stored, also after it has left the log, ms; 0: only the message
+    /// says.
+    pub stored_ms: u64,
     /// The log has no message below.
     pub oldest: u64,
     /// Links to the sealed segments with messages of it.
@@ -30,7 +33,7 @@ pub struct Queue {
 /// Maximum number of places in a topic's table, which has one for every queue up to the highest in
 /// use.
 const QUEUE_COUNT_MAX: u32 = QUEUES_PER_TOPIC_MAX;
-const _: () = assert!(size_of::<Queue>() == 72);
+const _: () = assert!(size_of::<Queue>() == 80);
 
 /// All queues, topic by topic: the queues of a topic are numbered from 0 without large gaps.
 #[derive(Debug, Default)]
