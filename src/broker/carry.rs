@@ -58,6 +58,7 @@ impl<D: Disk> Broker<D> {
             self.store.free_to(LogOffset(u64::MAX));
             return Ok(());
         }
+        self.note_delay_clock(now);
         // Nothing may be deleted unless all of this succeeds.
         self.store.free_to(LogOffset(0));
         self.store.note_time(now);
@@ -77,6 +78,14 @@ impl<D: Disk> Broker<D> {
         }
         self.store.free_to(free_to);
         Ok(())
+    }
+
+    /// A replica that follows only knows what the leader has stored.
+    fn note_delay_clock(&self, now: Now) {
+        if self.leads() {
+            let state = &mut *self.state.borrow_mut();
+            state.durable.delays.note_clock(state.delivery.clock().reading(now));
+        }
     }
 
     /// Whether something in a sealed segment may be pending.

@@ -34,6 +34,7 @@ use super::facts::{DELAYS, Fact, Facts};
 use super::recalled::Recalled;
 use crate::model::record::RecordView;
 use crate::model::{LogOffset, Moment, Now, QueueId, QueueOffset, Timestamp};
+use crate::storage::ages::ABSENCE_MAX_MS;
 use crate::storage::{Index, Located, QueueKey};
 
 /// Time span of a bucket.
@@ -168,7 +169,7 @@ pub struct Delays {
     stored: Amount,
     settled: Amount,
     recalled: Recalled,
-    /// From the last fact.
+    /// The newest reading: of the last fact, or a later one that only snapshots have.
     clock: Option<ClockReading>,
 }
 
@@ -273,7 +274,7 @@ impl Delays {
         self.settled =
             Amount { count: state.settled_count.get(), bytes: state.settled_bytes.get() };
         let wall = Timestamp(state.wall_ms.get());
-        self.clock = Some(ClockReading { clock_ms: state.clock_ms.get(), wall });
+        self.see_clock(ClockReading { clock_ms: state.clock_ms.get(), wall });
         let first = QueueKey { topic: FIRST_GROUP, queue: QueueId(0) };
         loop {
             let topic = index.rows_from(first, 1).next().map(|row| row.key().topic);
@@ -306,7 +307,23 @@ impl Delays {
         }
         self.stored = Amount { count: head.stored_count.get(), bytes: head.stored_bytes.get() };
         let wall = Timestamp(head.wall_ms.get());
-        self.clock = Some(ClockReading { clock_ms: head.clock_ms.get(), wall });
+        self.see_clock(ClockReading { clock_ms: head.clock_ms.get(), wall });
+    }
+
+    /// The next snapshot has this reading, unless there never was a delayed message. Otherwise a
+    /// start would only know the reading of the last fact, and if the wall clock has been set back
+    /// since, not how much time has passed.
+    pub fn note_clock(&mut self, now: ClockReading) {
+        if !self.is_unused() {
+            self.see_clock(now);
+        }
+    }
+
+    /// The replay of a snapshot's log also finds older readings.
+    fn see_clock(&mut self, now: ClockReading) {
+        if self.clock.is_none_or(|last| last.clock_ms <= now.clock_ms) {
+            self.clock = Some(now);
+        }
     }
 }
 
@@ -400,8 +417,13 @@ pub fn push_state(facts: &mut Facts, state: &DelayState, push_rows: impl FnOnce(
 
 /// The clock by which messages are due: that of the wall when the first delayed message was stored,
 /// and from then on the time that has passed. Steps of the wall clock do not change it, so a
-/// message is neither early nor held up because of one. How long the broker was stopped is known
-/// from the wall clock only; it never runs backward.
+/// message is neither early nor held up because of one.
+///
+/// How long the broker was stopped is known from the wall clock only. As for the ages of segments, a
+/// longer absence than [`ABSENCE_MAX_MS`] is considered a wrong clock and does not count: what is
+/// pending is then late by the true absence, but not all delivered at once. A shorter one counts
+/// immediately, because messages that became due meanwhile must not wait. The clock never runs
+/// backward.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DelayClock {
     reading_ms: u64,
@@ -412,7 +434,7 @@ impl DelayClock {
     pub fn begin(now: Now, delays: &Delays) -> Self {
         let reading_ms = match delays.clock {
             None => now.wall.0,
-            Some(last) => last.clock_ms.saturating_add(now.wall.ms_since(last.wall)),
+            Some(last) => last.clock_ms.saturating_add(absence_ms(now.wall, last.wall, delays)),
         };
         Self { reading_ms: reading_ms.max(delays.cursor.due_ms), since: now.moment }
     }
@@ -429,6 +451,24 @@ impl DelayClock {
     pub fn moment_of(&self, due_ms: u64) -> Moment {
         self.since.plus_ms(due_ms.saturating_sub(self.reading_ms))
     }
+}
+
+/// How long the broker was stopped, as far as that counts.
+fn absence_ms(now: Timestamp, last: Timestamp, delays: &Delays) -> u64 {
+    let absence_ms = now.ms_since(last);
+    if absence_ms <= ABSENCE_MAX_MS {
+        return absence_ms;
+    }
+    let count = delays.pending().count;
+    if count > 0 {
+        tracing::warn!(
+            "by the wall clock this broker was stopped for {} days, which is taken for a wrong \
+             clock; {count} delayed messages become due as if no time had passed since it was \
+             stopped",
+            absence_ms / 86_400_000
+        );
+    }
+    0
 }
 
 #[cfg(test)]
@@ -453,12 +493,38 @@ mod tests {
             (4_602_100, 1_002_100),
             // Set back to what is right: that time has passed is all that is known.
             (1_002_100, 1_000_100),
+            (4_600_100 + ABSENCE_MAX_MS, 1_000_100 + ABSENCE_MAX_MS),
+            // Nobody stops a broker for so long: the clock is wrong.
+            (4_600_101 + ABSENCE_MAX_MS, 1_000_100),
+            (u64::MAX, 1_000_100),
         ];
         for (wall_ms, expected) in rows {
             assert_eq!(DelayClock::begin(at(wall_ms, 7), &delays).at(Moment(7)), expected);
         }
         delays.cursor.due_ms = 1_005_000;
         assert_eq!(DelayClock::begin(at(4_602_100, 7), &delays).at(Moment(7)), 1_005_000);
+    }
+
+    #[test]
+    fn a_reading_that_is_noted_counts_until_a_newer_one() {
+        let reading = |clock_ms, wall| ClockReading { clock_ms, wall: Timestamp(wall) };
+        let mut delays = Delays::default();
+        delays.note_clock(reading(5, 100));
+        assert!(delays.is_unused(), "there is nothing that needs a clock");
+        delays.clock = Some(reading(1_000, 4_600));
+        delays.note_clock(reading(1_500, 1_500));
+        let mut index = Index::new(0);
+        for (clock_ms, expected) in [(1_200, 1_500), (1_600, 1_600)] {
+            let now = reading(clock_ms, 9_000);
+            let state = delays.state_after(Key::default(), LogOffset(0), Amount::default(), now);
+            let mut facts = Facts::default();
+            push_state(&mut facts, &state, |_| {});
+            let (kind, subject, payload) = facts.entry();
+            let (entry_offset, payload_offset) = (LogOffset(0), LogOffset(0));
+            let fact = Fact { kind, subject, entry_offset, payload_offset, payload };
+            delays.apply_state(&mut index, &fact).unwrap();
+            assert_eq!(delays.clock.unwrap().clock_ms, expected);
+        }
     }
 
     #[test]

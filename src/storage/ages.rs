@@ -32,7 +32,7 @@ const STEP_MIN_MS: i64 = 1_000;
 /// How long the wall clock must run without a step before the absence is trusted, ms.
 const ABSENCE_PROOF_MS: u64 = 600_000;
 /// A longer absence is considered a wrong clock and does not count, ms: 90 days.
-const ABSENCE_MAX_MS: u64 = 90 * 86_400_000;
+pub const ABSENCE_MAX_MS: u64 = 90 * 86_400_000;
 /// Maximum number of unread steps; further ones are dropped.
 const STEPS_MAX: usize = 16;
 

@@ -685,3 +685,121 @@ fn a_message_that_is_due_alone_does_not_wait_and_those_that_follow_share_a_deliv
         broker.store().stop();
     });
 }
+
+/// One life of a broker whose wall clock may be set. Ends with a snapshot, like an orderly stop.
+fn clocked(world: &World, disk: &SimDisk, act: impl AsyncFn(&Clocked<'_>)) {
+    let opened = sim::run(Broker::open(
+        disk.clone(),
+        small_store(),
+        broker_config(world.now.get(), &LEVELS_MS),
+    ));
+    let (broker, _) = opened.unwrap();
+    let tasks = Tasks::new(1);
+    tasks.spawn("committer", commit(&broker));
+    tasks.spawn("delivery", async { broker.deliver(&world.now).await });
+    tasks.run_until(async {
+        let life = Life { world, broker: &broker, waiting: Vec::new() };
+        act(&Clocked { life: &life }).await;
+        broker.stop_delivery();
+        broker.maintain(world.now.get(), true).await.unwrap();
+        broker.store().stop();
+    });
+}
+
+struct Clocked<'a> {
+    life: &'a Life<'a>,
+}
+
+impl Clocked<'_> {
+    /// Stores a message that is due in 20 s of elapsed time. What the wall clock shows then does not
+    /// matter.
+    async fn send(&self) {
+        let Life { world, broker, .. } = self.life;
+        let config = TopicConfig::new(TopicName::new("orders").unwrap(), QUEUES);
+        broker.operate(&Request::CreateTopic(config), &world.now).await.reply.unwrap();
+        let number = world.sent.borrow().len();
+        world.sent.borrow_mut().push(Sent::scheduled(Timestamp(0)));
+        let body = format!("{number} ").into_bytes();
+        let record = NewRecord {
+            topic: "orders",
+            queue: QueueId(0),
+            flag: 5,
+            system_flag: 0,
+            born_at: world.now.get().wall,
+            born_host: Host { address: [1, 2, 3, 4], port: 5.into() },
+            reconsume_times: 0,
+            body: &body,
+            properties: [b"", b""],
+        };
+        let delay = Delay::of_level(3, &LEVELS_MS).unwrap();
+        broker.schedule(&record, delay, &world.now).await.unwrap();
+    }
+
+    /// Lets time pass, with maintenance. Returns how many messages consumers have seen.
+    async fn seen_after(&self, ms: u64) -> usize {
+        let Life { world, broker, .. } = self.life;
+        let end = world.now.get().moment.plus_ms(ms);
+        loop {
+            broker.act(world.now.get());
+            let_run(|| {}).await;
+            self.life.maintain(false).await;
+            self.life.pull_all().await;
+            let left_ms = end.ms_since(world.now.get().moment);
+            if left_ms == 0 {
+                return world.seen.borrow().len();
+            }
+            world.now.pass(left_ms.min(500));
+        }
+    }
+}
+
+/// The broker starts while the wall clock is ten years ahead, and the clock is set back later.
+#[test]
+fn a_clock_that_is_years_ahead_at_a_start_makes_no_message_early_or_late() {
+    const TEN_YEARS_MS: i64 = 10 * 365 * 86_400_000;
+    let (world, disk) = (World::new(), SimDisk::new(1));
+    clocked(&world, &disk, async |broker| {
+        broker.send().await;
+        assert_eq!(broker.seen_after(5_000).await, 0);
+    });
+    world.now.set_by(TEN_YEARS_MS);
+    world.now.restart(Moment(7));
+    clocked(&world, &disk, async |broker| {
+        assert_eq!(broker.seen_after(1_000).await, 0, "it is not due for another 14 s");
+        broker.send().await;
+        assert_eq!(broker.seen_after(13_000).await, 0);
+        assert_eq!(broker.seen_after(2_000).await, 1, "the one from before the jump");
+        world.now.set_by(-TEN_YEARS_MS);
+        assert_eq!(broker.seen_after(1_000).await, 1);
+    });
+    world.now.pass(1_000);
+    world.now.restart(Moment(9));
+    clocked(&world, &disk, async |broker| {
+        assert_eq!(broker.seen_after(1_000).await, 1, "17 s after the second one was sent");
+        assert_eq!(broker.seen_after(3_000).await, 2, "the one that was sent during the jump");
+    });
+    world.check(1, true);
+}
+
+/// The wall clock is ahead when the last message is stored, and is right again long before the
+/// broker stops.
+#[test]
+fn a_message_that_was_stored_during_a_jump_is_in_time_after_a_restart() {
+    const HOUR_MS: i64 = 3_600_000;
+    let (world, disk) = (World::new(), SimDisk::new(1));
+    clocked(&world, &disk, async |broker| {
+        broker.seen_after(1_000).await;
+        world.now.set_by(HOUR_MS);
+        broker.seen_after(1_000).await;
+        broker.send().await;
+        world.now.set_by(-HOUR_MS);
+        assert_eq!(broker.seen_after(15_000).await, 0);
+    });
+    world.now.pass(2_000);
+    world.now.restart(Moment(7));
+    clocked(&world, &disk, async |broker| {
+        assert_eq!(broker.seen_after(1_000).await, 0);
+        assert_eq!(broker.seen_after(3_000).await, 1, "21 s after it was sent");
+    });
+    world.check(1, true);
+}

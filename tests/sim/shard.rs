@@ -70,6 +70,12 @@ impl Clock {
         self.0.set(Now { wall: wall.plus_ms(ms), moment: moment.plus_ms(ms) });
     }
 
+    /// Sets the wall clock by this much, without time passing.
+    pub fn set_by(&self, ms: i64) {
+        let now = self.get();
+        self.0.set(Now { wall: Timestamp(now.wall.0.saturating_add_signed(ms)), ..now });
+    }
+
     /// Starts the moments of the next process at `moment`, because each process has its own origin.
     pub fn restart(&self, moment: Moment) {
         self.0.set(Now { moment, ..self.get() });
