@@ -314,14 +314,15 @@ impl Delays {
     /// start would only know the reading of the last fact, and if the wall clock has been set back
     /// since, not how much time has passed.
     pub fn note_clock(&mut self, now: ClockReading) {
-        if !self.is_unused() {
-            self.see_clock(now);
+        if self.clock.is_some_and(|last| last.clock_ms <= now.clock_ms) {
+            self.clock = Some(now);
         }
     }
 
-    /// The replay of a snapshot's log also finds older readings.
+    /// A fact has this reading. The replay after a snapshot also finds facts that are not newer; the
+    /// wall clock may have stepped in the same millisecond.
     fn see_clock(&mut self, now: ClockReading) {
-        if self.clock.is_none_or(|last| last.clock_ms <= now.clock_ms) {
+        if self.clock.is_none_or(|last| last.clock_ms < now.clock_ms) {
             self.clock = Some(now);
         }
     }
@@ -514,8 +515,12 @@ mod tests {
         delays.clock = Some(reading(1_000, 4_600));
         delays.note_clock(reading(1_500, 1_500));
         let mut index = Index::new(0);
-        for (clock_ms, expected) in [(1_200, 1_500), (1_600, 1_600)] {
-            let now = reading(clock_ms, 9_000);
+        for (clock_ms, wall, expected) in [
+            (1_200, 9_000, reading(1_500, 1_500)),
+            (1_500, 9_000, reading(1_500, 1_500)),
+            (1_600, 9_000, reading(1_600, 9_000)),
+        ] {
+            let now = reading(clock_ms, wall);
             let state = delays.state_after(Key::default(), LogOffset(0), Amount::default(), now);
             let mut facts = Facts::default();
             push_state(&mut facts, &state, |_| {});
@@ -523,7 +528,7 @@ mod tests {
             let (entry_offset, payload_offset) = (LogOffset(0), LogOffset(0));
             let fact = Fact { kind, subject, entry_offset, payload_offset, payload };
             delays.apply_state(&mut index, &fact).unwrap();
-            assert_eq!(delays.clock.unwrap().clock_ms, expected);
+            assert_eq!(delays.clock, Some(expected));
         }
     }
 
