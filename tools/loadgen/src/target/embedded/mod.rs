@@ -43,6 +43,8 @@ pub use server::{Launch, PROGRAM_VARIABLE, SERVER_COMMAND};
 const PORTS_BELOW: u16 = 2;
 /// Maximum number of attempts to find free ports.
 const PORT_TRIES: usize = 100;
+/// Free ports may be taken before the servers listen on them.
+const START_TRIES: usize = 3;
 /// Free space below which a broker on an image refuses producers: the image's size divided by this.
 /// The broker's own default may be more than the image holds.
 const IMAGE_RESERVE_PART: u64 = 20;
@@ -110,6 +112,18 @@ impl Embedded {
     /// Starts the servers and waits until they are ready: `ringmq dev`, or with `--nameservers`
     /// that many NameServers and a broker that registers with all of them.
     pub fn start(options: &TargetOptions) -> Result<Self, EmbeddedError> {
+        for _ in 1..START_TRIES {
+            match Self::try_start(options) {
+                // Another process was faster.
+                Err(EmbeddedError::NotReady { said, .. })
+                    if said.contains("Address already in use") => {}
+                outcome => return outcome,
+            }
+        }
+        Self::try_start(options)
+    }
+
+    fn try_start(options: &TargetOptions) -> Result<Self, EmbeddedError> {
         let replicas = options.replicas.unwrap_or(1);
         // Replicas must survive the loss of a NameServer, so they have at least two.
         let nameservers =
