@@ -358,7 +358,12 @@ impl Routes {
 
     /// Refuses to delete a topic that no broker would register again.
     fn check_deletable(&self, topic: &str) -> Result<(), Refusal> {
-        let is_reserved = is_built_in(topic) || self.is_named_after_others(topic, None);
+        // A topic that is only hidden has no route, and goes with its brokers' entries.
+        let is_hidden = self.topics.get(topic).is_some_and(|brokers| {
+            brokers.iter().all(|broker| self.is_named_after_others(topic, Some(broker)))
+        });
+        let is_reserved =
+            is_built_in(topic) || self.is_named_after_others(topic, None) && !is_hidden;
         match TopicName::new(topic.to_owned()) {
             Ok(topic) if is_reserved => Err(Refusal::ReservedTopic(topic)),
             _ => Ok(()),

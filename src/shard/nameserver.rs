@@ -95,7 +95,7 @@ impl NameService {
             if self.is_to_be_said(&format!("topic {topic} of {broker}"), now) {
                 tracing::warn!(
                     "topic {topic} of {broker} is not routed, because another broker or a cluster \
-                     has this name; move its messages to a topic with another name"
+                     has this name; give that another name to reach its messages, or delete it"
                 );
             }
         }

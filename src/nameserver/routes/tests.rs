@@ -259,6 +259,14 @@ fn a_topic_named_after_another_broker_or_cluster_is_not_routed() {
         world.register(0, says_all(a(), 2, &["c"])).unwrap();
         assert!(world.route("a").is_err());
         assert!(!world.topics().contains(&"a".to_owned()));
+        // The hidden topic may be deleted, those of the owners may not.
+        let delete = |world: &mut World, topic: &str| {
+            let request =
+                NameServerRequest::DeleteTopicRoute { topic: topic.into(), cluster: None };
+            world.routes.handle(&request, ConnectionId(3), Moment(0)).is_ok()
+        };
+        assert!(!delete(&mut world, "d") && delete(&mut world, "a"));
+        world.register(9, says_all(b(), 2, &["a"])).unwrap();
         // The name is free again.
         world.routes.connection_closed(ConnectionId(0));
         assert_eq!(world.served_by("a"), [at_b]);
