@@ -89,7 +89,8 @@ pub struct InEffect<'a> {
 impl Subscriptions {
     /// Replaces the subscriptions of `client` by those in its heartbeat. Notes in `changes` what
     /// has changed. If a limit is reached, what fits is replaced, and the refusal is for the first
-    /// that does not. `is_shared`: two processes use the client id.
+    /// that does not. `is_shared`: two processes use the client id, so the newer subscriptions count
+    /// and none is dropped.
     pub fn replace(
         &mut self,
         client: &ClientId,
@@ -106,7 +107,7 @@ impl Subscriptions {
         self.has_differed |= changes.differs.is_some();
         let known = self.by_member.get(client).into_iter().flat_map(BTreeMap::keys);
         let dropped: Vec<TopicName> =
-            known.filter(|topic| !wanted.contains_key(topic)).cloned().collect();
+            known.filter(|topic| !is_shared && !wanted.contains_key(topic)).cloned().collect();
         for topic in dropped {
             changes.any = true;
             changes.of_topics |= self.remove(client, &topic, ledger);

@@ -200,15 +200,21 @@ fn among_equal_versions_the_last_change_counts() {
 #[test]
 fn processes_with_one_client_id_do_not_take_turns() {
     let mut groups = Groups::default();
-    let [old, new] =
-        [("A", 8), ("B", 9)].map(|(tag, version)| subscribes("a", &[("t", tag, version)]));
+    let old = subscribes("a", &[("t", "A", 8)]);
+    let new = subscribes("a", &[("t", "B", 9), ("u", "B", 9)]);
     for (beat, connection) in [(&old, 1), (&new, 2), (&old, 1), (&new, 2), (&old, 1)] {
         beats(&mut groups, beat, connection, 0).unwrap();
         if connection == 2 {
             assert_eq!(subscribed(&groups, "t"), only("B", 9));
         }
     }
-    assert_eq!(subscribed(&groups, "t"), only("B", 9));
+    for topic in ["t", "u"] {
+        assert_eq!(subscribed(&groups, topic), only("B", 9), "{topic}");
+    }
+    // Once one of them has ended, the other's topics are the group's.
+    groups.connection_closed(2);
+    beats(&mut groups, &old, 1, 1).unwrap();
+    assert_eq!(subscribed(&groups, "u"), None);
 }
 
 fn names(count: usize) -> Vec<GroupName> {
