@@ -26,7 +26,7 @@ const INPUT_BYTES_MAX: usize = 256 << 20;
 /// with such requests are not read.
 const PARKED_BYTES_MAX: usize = 128 << 20;
 /// Bytes of the requests of operations and cold pulls in flight. At the limit they are refused as
-/// busy; above half of it, a connection that has a part of it gets no more.
+/// busy; above half of it, a connection that has a part of it gets no more for large requests.
 const KEPT_BYTES_MAX: usize = 128 << 20;
 
 /// Maximum number of operations and cold pulls in flight on all connections of a shard. Further

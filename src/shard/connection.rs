@@ -18,8 +18,7 @@
 //! - The connection reads another request only while there is room for its reply (`OUTPUT_MAX`) and
 //!   few enough requests are parked. Otherwise TCP flow control holds back the sender. It is also
 //!   held back while `TASKS_MAX` operations and cold pulls are in flight, but only for
-//!   `TASKS_WAIT_MAX`: then heartbeats and other operations go ahead, up to `OPERATIONS_MAX`, and
-//!   pulls that would read the disk are refused.
+//!   `TASKS_WAIT_MAX`, up to `OPERATIONS_OF_ONE_MAX` of them: a heartbeat may be next.
 //! - Requests that append do so in order of arrival. Those that must wait, for room in the log or
 //!   because the connection has enough in flight (`IN_FLIGHT_MAX`), are parked; requests that
 //!   need no room in the log are handled meanwhile. While more bytes wait for room than can be in

@@ -15,6 +15,7 @@ use crate::model::{Moment, Refusal};
 use crate::reactor;
 use crate::shard::asked::{Arrival, Asked};
 use crate::shard::clock;
+use crate::shard::common::OPERATIONS_MAX;
 use crate::shard::parked::{Parked, ParkedRequest};
 use crate::shard::service::Service;
 use crate::storage::{Ticket, entry_size};
@@ -22,8 +23,8 @@ use crate::storage::{Ticket, entry_size};
 /// Maximum number of a connection's messages that are appended but not committed. The bound in bytes
 /// is the log's ([`Service::connection_budget`]).
 const IN_FLIGHT_MAX: usize = 8192;
-/// Maximum number of a connection's operations in flight, together with its cold pulls.
-const OPERATIONS_MAX: usize = 1024;
+/// Maximum number of a connection's operations and cold pulls in flight.
+const OPERATIONS_OF_ONE_MAX: usize = 1024;
 /// How soon to check again on requests for which room is held.
 const TURN_MS: u64 = 20;
 
@@ -74,11 +75,7 @@ impl<S: Service> Connection<S> {
     ) -> Option<usize> {
         match self.common.service.handle(request, self.origin(asked), arrival.now) {
             Handled::NoRoom { size } => return Some(entry_size(size)),
-            Handled::Operation if self.has_tasks(OPERATIONS_MAX) => {
-                self.refuse_busy(asked, "operations_of_connection", 0);
-            }
-            // The connection has waited for another one to end before it took this request.
-            Handled::Done(Outcome::Cold(_)) if self.has_tasks(TASKS_MAX) => {
+            Handled::Operation | Handled::Done(Outcome::Cold(_)) if !self.may_begin_task() => {
                 self.refuse_busy(asked, "operations_of_connection", 0);
             }
             Handled::Operation => self.run_operation(asked, request.clone(), arrival),
@@ -88,8 +85,11 @@ impl<S: Service> Connection<S> {
         None
     }
 
-    fn has_tasks(&self, count: usize) -> bool {
-        self.replies.borrow().tasks >= count
+    /// Whether a request may begin another task. While the shard's are scarce, a connection with
+    /// many of them begins no more, so that there are some left for the heartbeats of others.
+    fn may_begin_task(&self) -> bool {
+        let is_scarce = self.common.operations.get() > OPERATIONS_MAX / 2;
+        self.replies.borrow().tasks < if is_scarce { TASKS_MAX } else { OPERATIONS_OF_ONE_MAX }
     }
 
     /// Whether another request may append now: it must not overtake a parked one, and the

@@ -23,9 +23,8 @@ use crate::wire::{self, Frame, FrameError, Head};
 /// Maximum number of cold pulls and operations in flight at which a connection takes further
 /// requests without waiting.
 pub(super) const TASKS_MAX: usize = 64;
-/// How long requests wait for one of these to end. Afterwards, and until all that has arrived is
-/// handled, pulls that would read the disk are refused; others, which may be heartbeats, are taken.
-/// Clients wait for 3 s.
+/// How long requests wait for one of these to end before they are taken all the same, until all that
+/// has arrived is handled: they may be heartbeats, and clients wait for 3 s.
 const TASKS_WAIT_MAX: Duration = Duration::from_secs(1);
 /// How long a large request waits for memory that other connections hold.
 const MEMORY_WAIT_MAX: Duration = Duration::from_secs(5);
