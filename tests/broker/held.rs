@@ -24,6 +24,18 @@ fn pull_of(name: &str, queue_id: u32, offset: u64, tag: &str) -> Pull {
     Pull { hold_ms: Some(HOLD_MS), subscription, ..pull(name, queue_id, offset as i64) }
 }
 
+/// A broker with one message in topic `t`, behind which pulls on seven connections wait: tickets 0 to
+/// `count`, each for the tag that `tag_of` says.
+async fn holding(count: u64, tag_of: impl Fn(u64) -> &'static str) -> Broker<SimDisk> {
+    let broker = open_driven(&SimDisk::new(1)).await;
+    put(&broker, "t", 0).await;
+    commit_all(&broker).await;
+    for ticket in 0..count {
+        assert!(hold(&broker, pull_of("t", 0, 1, tag_of(ticket)), ticket % 7, ticket, NOW));
+    }
+    broker
+}
+
 fn tickets(released: &[Released]) -> Vec<u64> {
     released.iter().map(|one| one.origin.ticket).collect()
 }
@@ -44,12 +56,7 @@ fn answered_in_steps(mut step: impl FnMut() -> Vec<Released>) -> Vec<u64> {
 #[test]
 fn however_many_wait_for_a_message_a_step_answers_few_in_order_of_arrival() {
     sim::run(async {
-        let broker = open_driven(&SimDisk::new(1)).await;
-        put(&broker, "t", 0).await;
-        commit_all(&broker).await;
-        for ticket in 0..COUNT {
-            assert!(hold(&broker, pull_of("t", 0, 1, "*"), ticket % 7, ticket, NOW));
-        }
+        let broker = holding(COUNT, |_| "*").await;
         put(&broker, "t", 0).await;
         write_all(&broker).await;
         broker.store().commit_to(broker.store().end());
@@ -62,12 +69,7 @@ fn however_many_wait_for_a_message_a_step_answers_few_in_order_of_arrival() {
 #[test]
 fn however_many_end_at_the_same_time_a_step_answers_few() {
     sim::run(async {
-        let broker = open_driven(&SimDisk::new(1)).await;
-        put(&broker, "t", 0).await;
-        commit_all(&broker).await;
-        for ticket in 0..COUNT {
-            assert!(hold(&broker, pull_of("t", 0, 1, "*"), ticket % 7, ticket, NOW));
-        }
+        let broker = holding(COUNT, |_| "*").await;
         let later = Now { moment: NOW.moment.plus_ms(HOLD_MS), ..NOW };
         let is_due = || broker.next_deadline().is_some_and(|due| due <= later.moment);
         let answered = answered_in_steps(|| if is_due() { broker.act(later) } else { Vec::new() });
@@ -78,12 +80,7 @@ fn however_many_end_at_the_same_time_a_step_answers_few() {
 #[test]
 fn however_many_wait_on_a_deleted_topic_a_step_refuses_few() {
     sim::run(async {
-        let broker = open_driven(&SimDisk::new(1)).await;
-        put(&broker, "t", 0).await;
-        commit_all(&broker).await;
-        for ticket in 0..COUNT {
-            assert!(hold(&broker, pull_of("t", 0, 1, "*"), ticket % 7, ticket, NOW));
-        }
+        let broker = holding(COUNT, |_| "*").await;
         let deletion = Request::DeleteTopic { topic: topic("t") };
         let mut deletion = pin!(broker.operate(&deletion, &Here));
         assert!(poll_once(&mut deletion).await.is_none());
@@ -100,13 +97,8 @@ fn however_many_wait_on_a_deleted_topic_a_step_refuses_few() {
 #[test]
 fn pulls_that_are_held_again_keep_their_order() {
     sim::run(async {
-        let broker = open_driven(&SimDisk::new(1)).await;
-        put(&broker, "t", 0).await;
-        commit_all(&broker).await;
         let count = 3 * STEP_MAX as u64;
-        for ticket in 0..count {
-            assert!(hold(&broker, pull_of("t", 0, 1, "B"), 1, ticket, NOW));
-        }
+        let broker = holding(count, |_| "B").await;
         put(&broker, "t", 0).await;
         assert!(commit_all(&broker).await.is_empty(), "its tag is not the one they want");
         assert!(broker.has_woken(), "some have not seen it yet");
@@ -125,14 +117,8 @@ fn pulls_that_are_held_again_keep_their_order() {
 #[test]
 fn a_pull_whose_deadline_comes_after_it_was_woken_gets_the_message() {
     sim::run(async {
-        let broker = open_driven(&SimDisk::new(1)).await;
-        put(&broker, "t", 0).await;
-        commit_all(&broker).await;
         let count = 2 * STEP_MAX as u64;
-        for ticket in 0..count {
-            let tag = if ticket % 2 == 0 { "*" } else { "B" };
-            assert!(hold(&broker, pull_of("t", 0, 1, tag), 1, ticket, NOW));
-        }
+        let broker = holding(count, |ticket| if ticket % 2 == 0 { "*" } else { "B" }).await;
         put(&broker, "t", 0).await;
         let mut answered = tickets(&commit_all(&broker).await);
         let later = Now { moment: NOW.moment.plus_ms(HOLD_MS), ..NOW };
@@ -167,13 +153,8 @@ fn a_topic_or_group_that_is_deleted_between_two_steps_ends_the_pulls_that_are_le
     ];
     for ((deletion, refusal), is_cut) in deletions.iter().flat_map(|d| [(d, false), (d, true)]) {
         sim::run(async {
-            let broker = open_driven(&SimDisk::new(1)).await;
-            put(&broker, "t", 0).await;
-            commit_all(&broker).await;
             let count = 2 * STEP_MAX as u64;
-            for ticket in 0..count {
-                assert!(hold(&broker, pull_of("t", 0, 1, "*"), 1, ticket, NOW));
-            }
+            let broker = holding(count, |_| "*").await;
             put(&broker, "t", 0).await;
             let mut answered = tickets(&commit_all(&broker).await);
             let kept = broker.store().newest_ordinal();

@@ -90,17 +90,22 @@ fn a_message_comes_back_to_the_group_with_the_longest_name() {
     });
 }
 
+/// A broker whose log has no room, and that commits nothing; and the offset of a message of the group.
+async fn full() -> (Broker<SimDisk>, LogOffset) {
+    let broker = open(&SimDisk::new(93)).await;
+    done(&broker, Request::CreateGroups { groups: vec![group()] }).await;
+    let at = sent(&broker, b"failed").await;
+    for size in [3_000, 300, 30, 1] {
+        let filler = Request::Produce(produce("t", 1, "A", &vec![7; size]));
+        while let Handled::Done(_) = try_ask(&broker, filler.clone()) {}
+    }
+    (broker, at)
+}
+
 #[test]
 fn an_operation_that_waits_for_room_is_woken_by_its_own_time_limit_only() {
     sim::run(async {
-        let broker = open(&SimDisk::new(93)).await;
-        done(&broker, Request::CreateGroups { groups: vec![group()] }).await;
-        let at = sent(&broker, b"failed").await;
-        // Nothing is committed from here on.
-        for size in [3_000, 300, 30, 1] {
-            let filler = Request::Produce(produce("t", 1, "A", &vec![7; size]));
-            while let Handled::Done(_) = try_ask(&broker, filler.clone()) {}
-        }
+        let (broker, at) = full().await;
         let context = At(Cell::new(NOW));
         let later = |ms| Now { moment: NOW.moment.plus_ms(ms), ..NOW };
         let request = back(at, &group(), -1);
@@ -129,14 +134,7 @@ fn an_operation_that_waits_for_room_is_woken_by_its_own_time_limit_only() {
 #[test]
 fn an_operation_waits_for_room_for_two_seconds_and_may_be_repeated() {
     sim::run(async {
-        let broker = open(&SimDisk::new(93)).await;
-        done(&broker, Request::CreateGroups { groups: vec![group()] }).await;
-        let at = sent(&broker, b"failed").await;
-        // Nothing is committed from here on.
-        for size in [3_000, 300, 30, 1] {
-            let filler = Request::Produce(produce("t", 1, "A", &vec![7; size]));
-            while let Handled::Done(_) = try_ask(&broker, filler.clone()) {}
-        }
+        let (broker, at) = full().await;
         let end = broker.store().end();
         // A message, a pending one and a fact.
         let long = |nth: usize| GroupName::new(format!("{nth}").repeat(200)).unwrap();

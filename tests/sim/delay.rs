@@ -642,17 +642,7 @@ fn a_message_that_is_due_alone_does_not_wait_and_those_that_follow_share_a_deliv
         let life = Life { world: &world, broker: &broker, waiting: Vec::new() };
         let send = async |number: usize, delay_ms: u64| {
             let body = format!("{number} ").into_bytes();
-            let record = NewRecord {
-                topic: "orders",
-                queue: QueueId(0),
-                flag: 5,
-                system_flag: 0,
-                born_at: Clock::BEGIN.wall,
-                born_host: Host { address: [1, 2, 3, 4], port: 5.into() },
-                reconsume_times: 0,
-                body: &body,
-                properties: [b"", b""],
-            };
+            let record = order(&body, Clock::BEGIN.wall);
             let due = world.now.get().wall.plus_ms(delay_ms);
             world.sent.borrow_mut().push(Sent::scheduled(due));
             let property = format!("TIMER_DELAY_MS\x01{delay_ms}\x02");
@@ -710,6 +700,21 @@ struct Clocked<'a> {
     life: &'a Life<'a>,
 }
 
+/// A message of the topic to which the messages of these tests go.
+fn order(body: &[u8], born_at: Timestamp) -> NewRecord<'_> {
+    NewRecord {
+        topic: "orders",
+        queue: QueueId(0),
+        flag: 5,
+        system_flag: 0,
+        born_at,
+        born_host: Host { address: [1, 2, 3, 4], port: 5.into() },
+        reconsume_times: 0,
+        body,
+        properties: [b"", b""],
+    }
+}
+
 impl Clocked<'_> {
     /// Stores a message that is due in 20 s of elapsed time. What the wall clock shows then does not
     /// matter.
@@ -720,17 +725,7 @@ impl Clocked<'_> {
         let number = world.sent.borrow().len();
         world.sent.borrow_mut().push(Sent::scheduled(Timestamp(0)));
         let body = format!("{number} ").into_bytes();
-        let record = NewRecord {
-            topic: "orders",
-            queue: QueueId(0),
-            flag: 5,
-            system_flag: 0,
-            born_at: world.now.get().wall,
-            born_host: Host { address: [1, 2, 3, 4], port: 5.into() },
-            reconsume_times: 0,
-            body: &body,
-            properties: [b"", b""],
-        };
+        let record = order(&body, world.now.get().wall);
         let delay = Delay::of_level(3, &LEVELS_MS).unwrap();
         broker.schedule(&record, delay, &world.now).await.unwrap();
     }
