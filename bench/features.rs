@@ -37,8 +37,8 @@ use ringmq::model::{GroupConfig, GroupName, QueueId, Request, TopicName};
 use self::client::{Client, Message, Position, push_message, push_one_way, push_request};
 use self::dev::dev;
 use self::place::Place;
-use self::processes::{NAMESERVER, PATIENCE, Server, create_topic, median, pinned};
-use self::report::Report;
+use self::processes::{NAMESERVER, PATIENCE, Server, create_topic, generator, median};
+use self::report::{Latency, Report};
 use self::usage::cpu;
 
 const QUEUES: u32 = 8;
@@ -371,7 +371,7 @@ fn load(
     rate: u32,
     batch: u32,
 ) -> Child {
-    let mut command = pinned(options.cpus[1], "loadgen");
+    let mut command = generator(options.cpus[1]);
     command.args(["steady", "--namesrv", NAMESERVER, "--topic", topic, "--no-consume"]);
     command.args([
         "--queues",
@@ -402,7 +402,7 @@ fn read_from_disk(process: u32) -> u64 {
 fn due(options: &Options, directory: &Path) {
     let (broker, data) = started(options, directory);
     let (topic_due, _plain) = (topic("due"), topic("plain"));
-    let alone = p99_ms(options, directory, || {});
+    let alone = p99(options, directory, || {});
     let memory = figure(broker.child.id(), "status", "VmRSS");
     let begin = now_ms();
     let later =
@@ -411,7 +411,7 @@ fn due(options: &Options, directory: &Path) {
     let at = now_ms() / 1_000 * 1_000 + 1_000 * (8 + options.due / SENT_PER_S);
     send_all(&topic_due, options.due, None, |nth| Some(at + nth % 1_000));
     assert!(now_ms() + 2_000 < at, "sending took too long: they would be due before they are sent");
-    let beside = p99_ms(options, directory, || {
+    let beside = p99(options, directory, || {
         while now_ms() < at {
             thread::sleep(Duration::from_millis(10));
         }
@@ -422,17 +422,18 @@ fn due(options: &Options, directory: &Path) {
     stopped(broker, &data);
     println!(
         "due            {} in one second, {} pending: {} early; late p50 {} ms, p99 {} ms, max {} ms; producers' p99 \
-         {alone:.1} ms without, {beside:.1} ms meanwhile; memory at most {added} MiB more",
+         {alone} without, {beside} meanwhile; memory at most {added} MiB more",
         options.due, options.pending, found.early, found.late[0], found.late[1], found.late[2]
     );
 }
 
-/// p99 of a producer during what follows `wait`, ms.
-fn p99_ms(options: &Options, directory: &Path, wait: impl FnOnce()) -> f64 {
+/// p99 of a producer during what follows `wait`.
+fn p99(options: &Options, directory: &Path, wait: impl FnOnce()) -> Latency {
     let mut load = load(options, directory, "plain", options.seconds + 5, 5_000, 1);
     wait();
     load.wait().expect("loadgen ends");
-    Report::take(&directory.join("report")).ms("/send/latency_ns/p99")
+    let report = Report::take(&directory.join("report"));
+    Latency::from_iter([report.latency_ms("/send/latency_ns/p99")])
 }
 
 /// When messages were delivered, relative to when they were due, ms.

@@ -39,8 +39,10 @@ use ringmq::wire::{FRAME_SIZE_MAX, HeaderEncoding, decode_reply, encode_request,
 
 use self::nameserver::nameserver;
 use self::place::Place;
-use self::processes::{BROKER, NAMESERVER, PATIENCE, Server, create_topic, median, pinned};
-use self::report::Report;
+use self::processes::{
+    BROKER, NAMESERVER, PATIENCE, Server, create_topic, generator, median, pinned,
+};
+use self::report::{Latency, Report};
 
 const TOPIC: &str = "members";
 /// Where the brokers listen.
@@ -102,9 +104,9 @@ fn main() {
     group.settle();
     let queue_count = queues * BROKERS.len() * options.shards;
     let seconds = 2 * options.rounds as u64 + MARGIN_S;
-    let [alone, _] = producers_p99(&options, directory, seconds, |_| ());
+    let alone = producers_p99(&options, directory, seconds, |_| ());
     let mut took: [Vec<f64>; 2] = Default::default();
-    let [beside, late] = producers_p99(&options, directory, seconds, |load| {
+    let beside = producers_p99(&options, directory, seconds, |load| {
         for _ in 0..options.rounds {
             group.join();
             took[0].push(group.settle());
@@ -124,8 +126,7 @@ fn main() {
     let [joined, left] = took.each_mut().map(|seconds| median(seconds));
     println!(
         "members        {} members, {} shards in {} processes: settled {joined:.2} s after one joins, {left:.2} s after \
-         one leaves, at most {max:.2} s; producers' p99 {alone:.1} ms without, {beside:.1} ms meanwhile ({late:.1} of \
-         them the generator's lateness)",
+         one leaves, at most {max:.2} s; producers' p99 {alone} without, {beside} meanwhile",
         options.members,
         BROKERS.len() * options.shards,
         BROKERS.len()
@@ -142,15 +143,15 @@ fn broker(options: &Options, directory: &Path, nth: usize) -> Server {
     Server::start(command)
 }
 
-/// p99 of producers during `work`, and of the generator's lateness, ms.
+/// p99 of producers during `work`.
 fn producers_p99(
     options: &Options,
     directory: &Path,
     seconds: u64,
     work: impl FnOnce(&mut Child),
-) -> [f64; 2] {
+) -> Latency {
     let report = directory.join("report");
-    let mut command = pinned(options.cpus[1], "loadgen");
+    let mut command = generator(options.cpus[1]);
     command.args(["steady", "--namesrv", NAMESERVER, "--topic", "plain", "--no-consume"]);
     command.args(["--rate", &options.rate.to_string(), "--connections", "4", "--warmup", "1s"]);
     command.args(["--duration", &format!("{seconds}s"), "--out"]).arg(&report);
@@ -158,8 +159,7 @@ fn producers_p99(
     let mut load = command.spawn().expect("loadgen starts");
     work(&mut load);
     load.wait().expect("loadgen ends");
-    let report = Report::take(&report);
-    ["/send/latency_ns/p99", "/send/slip_ns/p99"].map(|path| report.ms(path))
+    Latency::from_iter([Report::take(&report).latency_ms("/send/latency_ns/p99")])
 }
 
 /// The members of a group, in the order in which they joined.

@@ -11,7 +11,8 @@
 //! cargo bench --bench overload -- --only open
 //! ```
 //!
-//! Rounds of the two sides of a comparison alternate; the table shows medians.
+//! Rounds of the two sides of a comparison alternate; the table shows medians. A latency counts only if
+//! the generator was not late.
 
 #[path = "dev.rs"]
 mod dev;
@@ -33,8 +34,8 @@ use clap::{Parser, ValueEnum};
 
 use self::dev::dev;
 use self::place::Place;
-use self::processes::{NAMESERVER, create_topic, median, pinned};
-use self::report::Report;
+use self::processes::{NAMESERVER, create_topic, generator, median};
+use self::report::{Latency, Report};
 use self::throttle::Throttle;
 use self::usage::cpu;
 
@@ -88,22 +89,30 @@ struct Options {
     place: Place,
 }
 
-/// The result of one round, or the median of several.
-#[derive(Clone, Copy)]
+/// The result of one round.
 struct Found {
     stored_per_s: f64,
     cpu_us: f64,
-    p99_ms: f64,
+    /// `None`: not valid.
+    p99_ms: Option<f64>,
     refused: f64,
 }
 
-impl Found {
-    fn median(rounds: &[Self]) -> Self {
-        let median = |of: fn(&Self) -> f64| median(&mut rounds.iter().map(of).collect::<Vec<_>>());
+/// Medians of several rounds.
+struct Medians {
+    stored_per_s: f64,
+    cpu_us: f64,
+    p99: Latency,
+    refused: f64,
+}
+
+impl Medians {
+    fn of(rounds: &[Found]) -> Self {
+        let median = |of: fn(&Found) -> f64| median(&mut rounds.iter().map(of).collect::<Vec<_>>());
         Self {
             stored_per_s: median(|found| found.stored_per_s),
             cpu_us: median(|found| found.cpu_us),
-            p99_ms: median(|found| found.p99_ms),
+            p99: rounds.iter().map(|found| found.p99_ms).collect(),
             refused: median(|found| found.refused),
         }
     }
@@ -137,10 +146,10 @@ fn closed_loop(options: &Options, directory: &Path) {
         };
         measure(options, directory, load, None)
     });
-    for (connections, found) in options.connections.iter().zip([few, many]) {
-        let Found { stored_per_s, cpu_us, p99_ms, refused } = found;
+    for (connections, found) in options.connections.iter().zip([&few, &many]) {
+        let Medians { stored_per_s, cpu_us, p99, refused } = found;
         println!(
-            "{connections:>6} connections x {}: {stored_per_s:.0} msg/s, {cpu_us:.2} us of CPU each, p99 {p99_ms:.1} ms, \
+            "{connections:>6} connections x {}: {stored_per_s:.0} msg/s, {cpu_us:.2} us of CPU each, p99 {p99}, \
              refused {:.1} %",
             options.in_flight,
             refused * 100.0
@@ -160,11 +169,11 @@ fn open_loop(options: &Options, directory: &Path, throttle: &Throttle) {
         measure(options, directory, [best, offered][nth], Some(throttle))
     });
     println!(
-        "open loop, {OFFERED} x the rate of a disk of {} bytes/s: {:.0} msg/s, p99 {:.1} ms, refused {:.1} %; \
+        "open loop, {OFFERED} x the rate of a disk of {} bytes/s: {:.0} msg/s, p99 {}, refused {:.1} %; \
          best rate {:.0} msg/s; ratio {:.2}",
         options.disk_rate,
         offered.stored_per_s,
-        offered.p99_ms,
+        offered.p99,
         offered.refused * 100.0,
         best.stored_per_s,
         offered.stored_per_s / best.stored_per_s
@@ -172,14 +181,14 @@ fn open_loop(options: &Options, directory: &Path, throttle: &Throttle) {
 }
 
 /// Medians of two measurements whose rounds alternate.
-fn alternate(rounds: usize, measure: impl Fn(usize) -> Found) -> [Found; 2] {
+fn alternate(rounds: usize, measure: impl Fn(usize) -> Found) -> [Medians; 2] {
     let mut found: [Vec<Found>; 2] = Default::default();
     for _ in 0..rounds {
         for (nth, found) in found.iter_mut().enumerate() {
             found.push(measure(nth));
         }
     }
-    found.map(|rounds| Found::median(&rounds))
+    found.map(|rounds| Medians::of(&rounds))
 }
 
 /// What the generator sends.
@@ -223,14 +232,14 @@ fn measure(
     Found {
         stored_per_s: report.number("/send/rate_per_s"),
         cpu_us: used.as_secs_f64() * 1e6 / stored,
-        p99_ms: report.ms("/send/latency_ns/p99"),
+        p99_ms: report.latency_ms("/send/latency_ns/p99"),
         refused: report.number("/send/refused") / due,
     }
 }
 
 fn load(options: &Options, directory: &Path, load: Load) -> Report {
     let out = directory.join("report");
-    let mut command = pinned(options.cpus[1], "loadgen");
+    let mut command = generator(options.cpus[1]);
     command.args(["steady", "--namesrv", NAMESERVER, "--topic", TOPIC, "--queues", "8"]);
     let rate = load.rate.map_or("max".to_owned(), |rate| format!("{rate:.0}"));
     command.args(["--rate", &rate, "--header", "fixed", "--no-consume"]);

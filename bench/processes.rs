@@ -74,6 +74,20 @@ pub fn pinned(cpu: u32, name: &str) -> Command {
     command
 }
 
+/// `loadgen`, pinned to one CPU, ahead of everything else on it if that is permitted: a late generator
+/// measures this machine.
+pub fn generator(cpu: u32) -> Command {
+    let loadgen = pinned(cpu, "loadgen");
+    let first = ["-f", "20"];
+    let test = Command::new("chrt").args(first).arg("true").stderr(Stdio::null()).status();
+    if !test.is_ok_and(|status| status.success()) {
+        return loadgen;
+    }
+    let mut command = Command::new("chrt");
+    command.args(first).arg(loadgen.get_program()).args(loadgen.get_args());
+    command
+}
+
 /// The median of several values.
 pub fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);

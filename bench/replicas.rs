@@ -39,8 +39,10 @@ use ringmq::model::replicas::{ReplicaLag, ReplicaSet};
 use self::dev::dev;
 use self::nameserver::nameserver;
 use self::place::Place;
-use self::processes::{BROKER, NAMESERVER, PATIENCE, Server, create_topic, median, pinned};
-use self::report::Report;
+use self::processes::{
+    BROKER, NAMESERVER, PATIENCE, Server, create_topic, generator, median, pinned,
+};
+use self::report::{Latency, Report};
 use self::throttle::Throttle;
 use self::usage::cpu;
 
@@ -262,7 +264,12 @@ impl Default for Load<'_> {
 impl Load<'_> {
     /// Starts `loadgen steady`.
     fn start(self, options: &Options, directory: &Path, seconds: u64) -> Child {
-        let mut command = pinned(options.cpus[1], "loadgen");
+        // At the maximum rate it would leave nothing of the core to the followers.
+        let mut command = if self.rate == "max" {
+            pinned(options.cpus[1], "loadgen")
+        } else {
+            generator(options.cpus[1])
+        };
         command.args(["steady", "--namesrv", NAMESERVER, "--topic", TOPIC, "--no-consume"]);
         command.args(["--queues", &QUEUES.to_string(), "--header", "fixed", "--warmup", "0s"]);
         command.args(["--rate", self.rate, "--batch", &self.batch.to_string()]);
@@ -283,19 +290,18 @@ impl Load<'_> {
 
 fn single(options: &Options, directory: &Path) {
     let one = Load { rate: "max", batch: 1, connections: 1, in_flight: 1 };
-    let mut found: [Vec<f64>; 2] = Default::default();
+    let [mut alone_p50, mut set_p50] = <[Latency; 2]>::default();
     for _ in 0..options.rounds {
         let alone = unreplicated(options, directory);
-        found[0].push(one.run(options, directory).ms("/send/latency_ns/p50"));
+        alone_p50.push(one.run(options, directory).latency_ms("/send/latency_ns/p50"));
         stop(alone, directory);
         let set = Set::start(options, directory, &[]);
-        found[1].push(one.run(options, directory).ms("/send/latency_ns/p50"));
+        set_p50.push(one.run(options, directory).latency_ms("/send/latency_ns/p50"));
         set.end();
     }
-    let [alone, set] = found.each_mut().map(|values| median(values));
     println!(
-        "single         p50 without replicas {alone:.3} ms; with three {set:.3} ms; ratio {:.2}",
-        set / alone
+        "single         p50 without replicas {alone_p50}; with three {set_p50}; ratio {:.2}",
+        set_p50.ms() / alone_p50.ms()
     );
 }
 
@@ -356,20 +362,19 @@ fn slow(options: &Options, directory: &Path) {
     let rate = options.rate.to_string();
     let load = Load { rate: &rate, ..Load::default() };
     let set = Set::start(options, directory, &[]);
-    let mut found: [Vec<f64>; 2] = Default::default();
+    let [mut fast, mut slow] = <[Latency; 2]>::default();
     for _ in 0..options.rounds {
-        found[0].push(load.run(options, directory).ms("/send/latency_ns/p99"));
+        fast.push(load.run(options, directory).latency_ms("/send/latency_ns/p99"));
         throttle.hold(set.pid(2));
-        found[1].push(load.run(options, directory).ms("/send/latency_ns/p99"));
+        slow.push(load.run(options, directory).latency_ms("/send/latency_ns/p99"));
         throttle.release(set.pid(2));
     }
     set.end();
-    let [fast, slow] = found.each_mut().map(|values| median(values));
     println!(
-        "slow           p99 {fast:.2} ms; while the disk of a follower takes {:.1} ms for a write instead of \
-         {device_ms:.3} ms: {slow:.2} ms; ratio {:.2}",
+        "slow           p99 {fast}; while the disk of a follower takes {:.1} ms for a write instead of \
+         {device_ms:.3} ms: {slow}; ratio {:.2}",
         1_000.0 / per_s as f64,
-        slow / fast
+        slow.ms() / fast.ms()
     );
 }
 
@@ -405,8 +410,8 @@ fn catch_up(options: &Options, directory: &Path, kept: Option<f64>) {
     }
     let rate = options.rate.to_string();
     let load = Load { rate: &rate, ..Load::default() };
-    let mut alone: Vec<f64> = (0..options.rounds)
-        .map(|_| load.run(options, directory).ms("/send/latency_ns/p99"))
+    let alone: Latency = (0..options.rounds)
+        .map(|_| load.run(options, directory).latency_ms("/send/latency_ns/p99"))
         .collect();
     let device = copied_per_s(options, directory);
     let mut beside = load.start(options, directory, COPY_MAX.as_secs());
@@ -420,20 +425,18 @@ fn catch_up(options: &Options, directory: &Path, kept: Option<f64>) {
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).expect("it runs");
     beside.wait().expect("loadgen ends");
     let report = Report::take(&directory.join("report"));
-    let (alone, beside, late) =
-        (median(&mut alone), report.ms("/send/latency_ns/p99"), report.ms("/send/slip_ns/p99"));
+    let beside = Latency::from_iter([report.latency_ms("/send/latency_ns/p99")]);
     set.end();
     let size = kept.map_or(size, bytes);
     let per_s = size as f64 / took;
     println!(
         "{name:<14} {:.2} GiB in {took:.1} s: {:.0} MB/s; copied on this device: {:.0} MB/s; ratio {:.2}; producers' \
-         p99 {alone:.2} ms without, {beside:.2} ms meanwhile ({late:.2} of them the generator's lateness), ratio \
-         {:.2}",
+         p99 {alone} without, {beside} meanwhile, ratio {:.2}",
         size as f64 / f64::from(1 << 30),
         per_s / 1e6,
         device / 1e6,
         per_s / device,
-        beside / alone
+        beside.ms() / alone.ms()
     );
 }
 

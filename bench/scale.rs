@@ -32,8 +32,8 @@ use ringmq::wire::{HeaderEncoding, encode_request};
 
 use self::dev::dev;
 use self::place::Place;
-use self::processes::{BROKER, NAMESERVER, PATIENCE, create_topic, median, pinned};
-use self::report::Report;
+use self::processes::{BROKER, NAMESERVER, PATIENCE, create_topic, generator};
+use self::report::{Latency, Report};
 
 const TOPICS: u32 = 10;
 /// Bytes of offset commits per write to the socket.
@@ -104,7 +104,7 @@ fn main() {
     let directory = scratch.path();
     let is_wanted = |what| options.only.is_none_or(|only| only == what);
     if is_wanted(What::Rate) {
-        compare(&options, ["flat out, msg/s"], |size| [rate(&options, directory, size)]);
+        compare(&options, ["flat out, msg/s"], |size| [Some(rate(&options, directory, size))]);
     }
     if is_wanted(What::Sealing) {
         let whats = ["sealing, p99.9 ms", "longest task, p99 ms", "longest task, max ms"];
@@ -115,25 +115,25 @@ fn main() {
     }
 }
 
-/// Rounds with few and with many queues alternate.
+/// Rounds with few and with many queues alternate. Prints medians; NaN: no round's latency is valid.
 fn compare<const N: usize>(
     options: &Options,
     whats: [&str; N],
-    measure: impl Fn(Size) -> [f64; N],
+    measure: impl Fn(Size) -> [Option<f64>; N],
 ) {
     let few = Size { queues: 1, groups: 0 };
     let many = Size { queues: options.queues, groups: options.groups };
-    let mut found: [Vec<[f64; N]>; 2] = Default::default();
+    let mut found: [Vec<[Option<f64>; N]>; 2] = Default::default();
     for _ in 0..options.rounds {
         found[0].push(measure(few));
         found[1].push(measure(many));
     }
     let (queues, groups) = (options.queues * TOPICS, options.groups);
     for (nth, what) in whats.into_iter().enumerate() {
-        let of = |rounds: &Vec<[f64; N]>| {
-            median(&mut rounds.iter().map(|values| values[nth]).collect::<Vec<_>>())
+        let of = |rounds: &[[Option<f64>; N]]| -> Latency {
+            rounds.iter().map(|values| values[nth]).collect()
         };
-        let [few, many] = found.each_ref().map(of);
+        let [few, many] = found.each_ref().map(|rounds| of(rounds).ms());
         println!(
             "{what:<22} {TOPICS} queues {few:.2}; {queues} queues, {groups} groups {many:.2}; ratio {:.2}",
             many / few
@@ -154,7 +154,7 @@ fn rate(options: &Options, directory: &Path, size: Size) -> f64 {
 }
 
 /// Producers' p99.9, and the longest times for which one task kept the shard's thread.
-fn sealing(options: &Options, directory: &Path, size: Size) -> [f64; 3] {
+fn sealing(options: &Options, directory: &Path, size: Size) -> [Option<f64>; 3] {
     let data = directory.join("data");
     let more = ["--segment-size", "64MiB", "--ready-segments", "4", "--retention-size", "1GiB"];
     let broker = dev(options.cpus[0], &data, &more);
@@ -163,8 +163,8 @@ fn sealing(options: &Options, directory: &Path, size: Size) -> [f64; 3] {
     let info = runtime_info();
     broker.stop();
     fs::remove_dir_all(&data).ok();
-    let longest = |of| metric(&info, &format!("ringmq_longest_poll_ns.{of}")) / 1e6;
-    [report.ms("/send/latency_ns/p99_9"), longest("p99"), longest("max")]
+    let longest = |of| Some(metric(&info, &format!("ringmq_longest_poll_ns.{of}")) / 1e6);
+    [report.latency_ms("/send/latency_ns/p99_9"), longest("p99"), longest("max")]
 }
 
 fn restart(options: &Options, directory: &Path) {
@@ -269,7 +269,7 @@ fn load(options: &Options, directory: &Path, size: Size, rate: &str) -> Report {
     );
     let (file, out) = (directory.join("load.toml"), directory.join("report"));
     fs::write(&file, workload).expect("the directory can be written");
-    let mut command = pinned(options.cpus[1], "loadgen");
+    let mut command = generator(options.cpus[1]);
     command.arg("run").arg(&file).args(["--namesrv", NAMESERVER, "--out"]).arg(&out);
     let output = command.output().expect("loadgen starts");
     let code = output.status.code();
