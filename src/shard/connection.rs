@@ -52,6 +52,7 @@ use super::asked::Asked;
 use super::budget::{KeptMemory, Share};
 use super::calls::Calls;
 use super::common::{Common, Owner};
+use super::connection_limit::Counted;
 use super::input::Input;
 use super::output::Output;
 use super::parked::Parked;
@@ -71,6 +72,8 @@ pub struct Connection<S: Service> {
     pub id: u64,
     socket: RawFd,
     stream: TcpStream,
+    /// After `stream`: the connection counts until its descriptor is closed.
+    _counted: Counted,
     peer: Host,
     common: Rc<Common<S>>,
     owner: Rc<dyn Owner>,
@@ -130,6 +133,7 @@ impl<S: Service> Connection<S> {
     pub fn new(
         id: u64,
         stream: TcpStream,
+        counted: Counted,
         common: Rc<Common<S>>,
         owner: Rc<dyn Owner>,
     ) -> io::Result<Rc<Self>> {
@@ -143,6 +147,7 @@ impl<S: Service> Connection<S> {
             id,
             socket: stream.as_raw_fd(),
             stream,
+            _counted: counted,
             peer: host_of(peer),
             common,
             owner,

@@ -16,8 +16,8 @@ const ANSWER_MAX: Duration = Duration::from_millis(200);
 /// How long the listener of a dead process may linger.
 const PREDECESSOR_MAX: Duration = Duration::from_secs(2);
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
-/// Pause after a failed accept: running out of file descriptors must neither end the listener nor
-/// make it spin.
+/// Pause after a connection that could not be accepted: running out of file descriptors must neither end
+/// the listener nor make it spin, nor fill the log.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 
 /// Binds `address`, or reports who may be using it.
@@ -74,6 +74,7 @@ pub async fn accept_each<S: Service>(
             Ok(stream) => {
                 if let Err(error) = accept(stream) {
                     tracing::warn!(shard = shard.id.0, "connection refused: {error}");
+                    reactor::sleep(ACCEPT_PAUSE).await;
                 }
                 reactor::pass().await;
             }

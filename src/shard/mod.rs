@@ -30,6 +30,7 @@ mod calls;
 pub mod clock;
 mod common;
 mod connection;
+mod connection_limit;
 mod data;
 pub mod error;
 pub mod executor;

@@ -61,6 +61,16 @@ impl Needs {
     fn io_memory_of_shards(&self) -> u64 {
         self.io_memory_bytes.saturating_mul(self.shard_count as u64)
     }
+
+    /// Descriptors that are not for connections.
+    fn own_files(&self) -> u64 {
+        FILES_FOR_PROCESS + FILES_PER_SHARD * self.shard_count as u64
+    }
+
+    /// The number of connections for which a limit of open files leaves descriptors.
+    fn connections_of(&self, limit: u64) -> u64 {
+        if limit == RLIM_INFINITY { limit } else { limit.saturating_sub(self.own_files()) }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -113,7 +123,6 @@ impl fmt::Display for Finding {
 
 /// Runs all checks, most basic first.
 pub fn check(needs: &Needs) -> Vec<Finding> {
-    let limit = |resource| getrlimit(resource).unwrap_or((RLIM_INFINITY, RLIM_INFINITY));
     let mut findings = vec![
         kernel(&read_line("/proc/sys/kernel/osrelease")),
         ring(missing_operations(), &read_line("/proc/sys/kernel/io_uring_disabled")),
@@ -128,6 +137,11 @@ pub fn check(needs: &Needs) -> Vec<Finding> {
         findings.push(direct_io(directory, probed, user, needs.allow_buffered));
     }
     findings
+}
+
+/// The soft and the hard limit; none if it cannot be read.
+fn limit(resource: Resource) -> (u64, u64) {
+    getrlimit(resource).unwrap_or((RLIM_INFINITY, RLIM_INFINITY))
 }
 
 /// Whether the server must refuse to start.
@@ -146,6 +160,11 @@ pub fn raise_limits() {
             setrlimit(resource, hard, hard).ok();
         }
     }
+}
+
+/// The number of connections for which this process has descriptors, besides those for its files.
+pub fn connections(needs: &Needs) -> u64 {
+    needs.connections_of(limit(Resource::RLIMIT_NOFILE).0)
 }
 
 /// The CPUs this process may run on, which a container or `taskset` may have narrowed.
@@ -228,11 +247,11 @@ fn raise_memlock(hard: u64) -> String {
 
 fn nofile((soft, hard): (u64, u64), needs: &Needs) -> Finding {
     const NAME: &str = NOFILE;
-    let own = FILES_FOR_PROCESS + FILES_PER_SHARD * needs.shard_count as u64;
+    let own = needs.own_files();
     let wanted = own.saturating_add(needs.connections_max);
     let found = format!("limit {}", count_or_unlimited(soft));
     if soft >= wanted {
-        let connections = count_or_unlimited(if soft == RLIM_INFINITY { soft } else { soft - own });
+        let connections = count_or_unlimited(needs.connections_of(soft));
         let log = match needs.data_directory {
             Some(_) => format!("; {OPEN_MAX} open log files per shard, for any number of segments"),
             None => String::new(),
@@ -248,7 +267,7 @@ fn nofile((soft, hard): (u64, u64), needs: &Needs) -> Finding {
         let found = format!("{found}, at least {own} are needed before the first connection");
         return Finding::fail(NAME, found, remedy);
     }
-    let (connections, expected) = (soft - own, needs.connections_max);
+    let (connections, expected) = (needs.connections_of(soft), needs.connections_max);
     Finding::warn(NAME, format!("{found}: {connections} connections instead of {expected}"), remedy)
 }
 

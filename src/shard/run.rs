@@ -18,6 +18,7 @@ use flume::RecvTimeoutError;
 use glommio::{LocalExecutorBuilder, Placement, PoolPlacement};
 
 use super::announce::Announcer;
+use super::connection_limit::ConnectionLimit;
 use super::data::{DataDirectory, SetIdentity};
 use super::error::RunError;
 use super::executor::{self, Executor, Starting};
@@ -71,7 +72,7 @@ fn failed(what: impl ToString) -> RunError {
 /// Runs a NameServer until a signal arrives.
 pub fn run_nameserver(options: &NameServerOptions) -> Result<(), RunError> {
     let listen = listen_address("--listen", &options.listen)?;
-    require(&Needs {
+    let connections = require(&Needs {
         shard_count: 1,
         io_memory_bytes: NAMESERVER_MEMORY as u64,
         connections_max: CONNECTIONS_EXPECTED,
@@ -80,7 +81,7 @@ pub fn run_nameserver(options: &NameServerOptions) -> Result<(), RunError> {
     })?;
     let signals = Signals::catch().map_err(failed)?;
     let nudger = Nudger::start(1).map_err(failed)?;
-    let server = NameServer::start(listen, nudger.pulse(0))?;
+    let server = NameServer::start(listen, connections, nudger.pulse(0))?;
     say_ready(&format!("nameserver listen={listen}"))?;
     let (_never, ended) = flume::bounded(1);
     signals.wait(&ended);
@@ -132,7 +133,8 @@ pub fn run_dev(options: &DevOptions) -> Result<(), RunError> {
     let machine = Machine::claim(&options.engine, None, true, DEV_SHARDS_MAX)?;
     let shards = machine.shard_count();
     let nudger = Nudger::start(shards + 1).map_err(failed)?;
-    let server = NameServer::start(namesrv_listen, nudger.pulse(shards))?;
+    let server =
+        NameServer::start(namesrv_listen, machine.connections.clone(), nudger.pulse(shards))?;
     let plan = Plan {
         listen,
         advertised,
@@ -168,8 +170,9 @@ fn check_budgets(engine: &EngineOptions) -> Result<(), RunError> {
     }
 }
 
-/// Refuses to start if the machine lacks something, and says how to fix it; logs warnings.
-fn require(needs: &Needs) -> Result<(), RunError> {
+/// Refuses to start if the machine lacks something, and says how to fix it; logs warnings. Returns how
+/// many connections the process may accept.
+fn require(needs: &Needs) -> Result<ConnectionLimit, RunError> {
     preflight::raise_limits();
     let findings = preflight::check(needs);
     for finding in &findings {
@@ -183,7 +186,7 @@ fn require(needs: &Needs) -> Result<(), RunError> {
         tracing::info!("open files: {}", finding.found);
     }
     if !preflight::refuses(&findings) {
-        return Ok(());
+        return Ok(ConnectionLimit::new(preflight::connections(needs)));
     }
     let failed: Vec<String> = findings
         .iter()
@@ -210,13 +213,17 @@ struct NameServer {
 }
 
 impl NameServer {
-    fn start(listen: SocketAddr, pulse: Pulse) -> Result<Self, RunError> {
+    fn start(
+        listen: SocketAddr,
+        connections: ConnectionLimit,
+        pulse: Pulse,
+    ) -> Result<Self, RunError> {
         let (stop, inbox) = flume::bounded(1);
         let (ready, is_ready) = flume::bounded(1);
         let serve = async move |pulse: Pulse| match listener::bind(listen).await {
             Ok(listener) => {
                 let _ = ready.send(Ok(()));
-                serve_routes(listener, pulse, inbox).await;
+                serve_routes(listener, connections, pulse, inbox).await;
             }
             Err(error) => {
                 let _ = ready.send(Err(failed(error)));
@@ -236,8 +243,13 @@ impl NameServer {
     }
 }
 
-async fn serve_routes(listener: TcpListener, pulse: Pulse, inbox: Inbox) {
-    let shard = Shard::new(ShardId(0), NameService::default(), pulse);
+async fn serve_routes(
+    listener: TcpListener,
+    connections: ConnectionLimit,
+    pulse: Pulse,
+    inbox: Inbox,
+) {
+    let shard = Shard::new(ShardId(0), NameService::default(), connections, pulse);
     shard.start_serving();
     let listener = Rc::new(listener);
     reactor::spawn(listener::accept_all(listener.clone(), shard.clone())).detach();
@@ -251,6 +263,7 @@ async fn serve_routes(listener: TcpListener, pulse: Pulse, inbox: Inbox) {
 struct Machine {
     data: DataDirectory,
     cpus: Vec<usize>,
+    connections: ConnectionLimit,
 }
 
 impl Machine {
@@ -269,14 +282,14 @@ impl Machine {
         let default = cpus.len().clamp(1, usize::from(shards_max)) as u16;
         let data =
             DataDirectory::open(&engine.data, engine.shards, default, identity).map_err(failed)?;
-        require(&Needs {
+        let connections = require(&Needs {
             shard_count: usize::from(data.shard_count()),
             io_memory_bytes: io_memory(engine.tail_cache) as u64,
             connections_max: CONNECTIONS_EXPECTED,
             data_directory: Some(engine.data.clone()),
             allow_buffered,
         })?;
-        Ok(Self { data, cpus })
+        Ok(Self { data, cpus, connections })
     }
 
     fn shard_count(&self) -> usize {
@@ -347,6 +360,7 @@ impl Process {
             address: plan.address(shard)?,
             allow_buffered: plan.allow_buffered,
             mesh: self.mesh.clone(),
+            connections: self.machine.connections.clone(),
             announcer: self.announcer.clone(),
             replication: plan.replication.clone(),
         };

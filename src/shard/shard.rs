@@ -14,6 +14,7 @@ use smallvec::SmallVec;
 use super::clock;
 use super::common::{Common, Owner};
 use super::connection::Connection;
+use super::connection_limit::ConnectionLimit;
 use super::nudge::Pulse;
 use super::service::Service;
 use super::turn::Turn;
@@ -42,6 +43,7 @@ const CLOSE_TIME: Duration = Duration::from_millis(5);
 pub struct Shard<S: Service> {
     common: Rc<Common<S>>,
     connections: RefCell<FxHashMap<u64, Rc<Connection<S>>>>,
+    connection_limit: ConnectionLimit,
     /// Connections with replies that wait for a commit.
     uncommitted: RefCell<Uncommitted>,
     /// Number of cuts of the log up to the last commit.
@@ -65,10 +67,16 @@ impl<S: Service> Deref for Shard<S> {
 }
 
 impl<S: Service> Shard<S> {
-    pub fn new(id: ShardId, service: S, pulse: Pulse) -> Rc<Self> {
+    pub fn new(
+        id: ShardId,
+        service: S,
+        connection_limit: ConnectionLimit,
+        pulse: Pulse,
+    ) -> Rc<Self> {
         Rc::new(Self {
             common: Rc::new(Common::new(id, service, pulse)),
             connections: RefCell::default(),
+            connection_limit,
             uncommitted: RefCell::default(),
             cut_count: Cell::new(0),
             is_answering: Cell::new(false),
@@ -80,12 +88,20 @@ impl<S: Service> Shard<S> {
     }
 
     /// Adds a connection and serves it in its own task.
+    ///
+    /// # Errors
+    ///
+    /// The shard has [`CONNECTIONS_MAX`] connections, or the process has no descriptor for another.
     pub fn accept(self: &Rc<Self>, stream: TcpStream) -> io::Result<()> {
         if self.connections.borrow().len() >= CONNECTIONS_MAX {
             return Err(io::Error::other(format!("{CONNECTIONS_MAX} connections are open")));
         }
+        let Some(counted) = self.connection_limit.count() else {
+            let why = "the remaining open files are for the log; raise the limit (ulimit -n, LimitNOFILE=)";
+            return Err(io::Error::other(why));
+        };
         let id = self.next_connection.replace(self.next_connection.get() + 1);
-        let connection = Connection::new(id, stream, self.common.clone(), self.clone())?;
+        let connection = Connection::new(id, stream, counted, self.common.clone(), self.clone())?;
         self.connections.borrow_mut().insert(id, connection.clone());
         self.metrics.connections_opened.add(1);
         reactor::spawn(connection.run()).detach();
@@ -400,7 +416,7 @@ mod tests {
         let (tell, address) = flume::bounded(1);
         let nudger = Nudger::start(1).unwrap();
         let main = async move |pulse| {
-            let shard = Shard::new(ShardId(0), service, pulse);
+            let shard = Shard::new(ShardId(0), service, ConnectionLimit::new(u64::MAX), pulse);
             shard.operations.set(operations);
             let listener = TcpListener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
             tell.send(listener.local_addr().unwrap()).unwrap();

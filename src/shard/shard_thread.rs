@@ -12,6 +12,7 @@ use futures_util::future::select;
 
 use super::announce::Announcer;
 use super::broker::BrokerService;
+use super::connection_limit::ConnectionLimit;
 use super::error::RunError;
 use super::listener;
 use super::mesh::{Inbox, Mesh};
@@ -40,6 +41,7 @@ pub struct ShardThread {
     pub address: SocketAddr,
     pub allow_buffered: bool,
     pub mesh: Mesh,
+    pub connections: ConnectionLimit,
     pub announcer: Announcer,
     pub replication: Option<Replication>,
 }
@@ -73,7 +75,7 @@ impl ShardThread {
         }
         let listeners = listen(self.address).await.map_err(|e| in_shard(&e))?;
         let service = BrokerService::new(broker, self.mesh, self.announcer.clone());
-        let shard = Shard::new(ShardId(self.shard), service, pulse);
+        let shard = Shard::new(ShardId(self.shard), service, self.connections, pulse);
         let mut replica = None;
         if let (Some(replication), Some(identity)) = (self.replication, identity) {
             let address = SocketAddr::new(self.address.ip(), replication_port(self.address.port()));

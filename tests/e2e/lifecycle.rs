@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 
-use crate::server::{PATIENCE, Ports, Scratch, Server, nameserver, run};
-use crate::wire::{answer, connect, frame, header};
+use crate::server::{PATIENCE, Ports, Scratch, Server, nameserver, run, wait_until};
+use crate::wire::{answer, connect, frame, header, is_closed};
 
 /// How long a server is left idle to show what it does on its own.
 const IDLE: Duration = Duration::from_secs(10);
@@ -132,33 +132,60 @@ fn an_empty_directory_of_dev_is_small() {
 /// Messages to send, one or two per segment.
 const SEGMENTS: i32 = 400;
 
+/// Starts a server with segments of 64 KiB.
+fn with_180_open_files(data: &Path, ports: Ports) -> Server {
+    let (listen, namesrv) = (ports.broker_address(), ports.nameserver_address());
+    let (listen, namesrv) = (listen.to_string(), namesrv.to_string());
+    let place = ["--data", data.to_str().unwrap(), "--listen", &listen];
+    let args = ["dev", "--namesrv-listen", &namesrv, "--shards", "1", "--segment-size", "64KiB"];
+    Server::start_limited("-n 180", &[&args[..], &place].concat(), &data.with_extension("log"))
+}
+
+fn fill_segments(stream: &mut TcpStream, count: i32) {
+    let body = vec![7; 40 << 10];
+    for opaque in 0..count {
+        stream.write_all(&frame(&send_header(opaque, "pressed", 0), &body)).unwrap();
+        let stored = answer(stream);
+        assert!(stored.contains(r#""code":0"#), "{stored}");
+    }
+}
+
+#[test]
+fn clients_cannot_take_the_descriptors_that_the_log_needs() {
+    const CLIENTS: usize = 200;
+    let scratch = Scratch::new("crowd");
+    let (data, ports) = (scratch.0.join("data"), Ports::free());
+    let server = with_180_open_files(&data, ports);
+    ordered(ports, &["topic", "create", "pressed", "--queues", "1"]);
+    let mut sender = connect(ports);
+    fill_segments(&mut sender, 1);
+    let mut crowd: Vec<_> = (0..CLIENTS).map(|_| connect(ports)).collect();
+    assert!(crowd.iter_mut().skip(52).all(is_closed), "more clients than there is room for");
+    fill_segments(&mut sender, 100);
+    drop(crowd);
+    let is_welcome = || {
+        let mut client = connect(ports);
+        client.write_all(&frame(&header(28, 1, 0, ""), b"")).unwrap();
+        client.read(&mut [0]).is_ok_and(|size| size > 0)
+    };
+    wait_until("there is room for a client", Duration::from_millis(10), PATIENCE, is_welcome);
+    assert!(server.log().contains("the remaining open files are for the log"), "{}", server.log());
+    assert!(server.terminate().success());
+}
+
 /// If every segment that was read kept its descriptors open, a large log would hit the limit.
 #[test]
 fn a_log_of_hundreds_of_segments_is_read_with_few_descriptors() {
     let scratch = Scratch::new("descriptors");
     let (data, ports) = (scratch.0.join("data"), Ports::free());
-    let (listen, namesrv) = (ports.broker_address(), ports.nameserver_address());
-    let (listen, namesrv) = (listen.to_string(), namesrv.to_string());
-    let place = ["--data", data.to_str().unwrap(), "--listen", &listen];
-    let args = ["dev", "--namesrv-listen", &namesrv, "--shards", "1", "--segment-size", "64KiB"];
     // Fewer than the log has segments, each with an index.
-    let start = || {
-        Server::start_limited("-n 180", &[&args[..], &place].concat(), &data.with_extension("log"))
-    };
-    let server = start();
+    let server = with_180_open_files(&data, ports);
     assert!(server.log().contains("open files: limit 180: 52 connections"), "{}", server.log());
     ordered(ports, &["topic", "create", "pressed", "--queues", "1"]);
-    let mut stream = connect(ports);
-    let body = vec![7; 40 << 10];
-    for opaque in 0..SEGMENTS {
-        stream.write_all(&frame(&send_header(opaque, "pressed", 0), &body)).unwrap();
-        let stored = answer(&mut stream);
-        assert!(stored.contains(r#""code":0"#), "{stored}");
-    }
-    drop(stream);
+    fill_segments(&mut connect(ports), SEGMENTS);
     assert!(server.terminate().success());
 
-    let server = start();
+    let server = with_180_open_files(&data, ports);
     let count = SEGMENTS.to_string();
     let read = ["msg", "tail", "pressed", "--from", "first", "--count", &count, "-o", "json"];
     let found = ordered(ports, &read);

@@ -44,7 +44,7 @@ pub fn answer(stream: &mut TcpStream) -> String {
 }
 
 /// Whether the other side has closed the connection, or does within the test's patience.
-fn is_closed(stream: &mut TcpStream) -> bool {
+pub fn is_closed(stream: &mut TcpStream) -> bool {
     let mut byte = [0];
     match stream.read(&mut byte) {
         Ok(size) => size == 0,
