@@ -23,6 +23,8 @@ struct Pool {
 pub struct Share {
     pool: Rc<Pool>,
     own: Cell<usize>,
+    /// Its place among those that wait for memory, while it waits.
+    place: Cell<Option<u64>>,
 }
 
 impl Budget {
@@ -32,7 +34,7 @@ impl Budget {
     }
 
     pub fn share(&self) -> Share {
-        Share { pool: self.0.clone(), own: Cell::new(0) }
+        Share { pool: self.0.clone(), own: Cell::new(0), place: Cell::new(None) }
     }
 }
 
@@ -68,13 +70,19 @@ impl Share {
         }
         let place = self.pool.next_place.get();
         self.pool.next_place.set(place + 1);
-        let place = Place { pool: &self.pool, place };
+        self.place.set(Some(place));
+        let place = Place { share: self, place };
         poll_fn(|context| place.poll(context, || self.fits(bytes))).await;
         self.set(bytes);
     }
 
     fn fits(&self, bytes: usize) -> bool {
         self.pool.taken.get() - self.own.get() + bytes <= self.pool.size
+    }
+
+    /// Whether memory that becomes free is given to this connection first.
+    pub fn is_next(&self) -> bool {
+        self.place.get().is_some() && self.pool.first() == self.place.get()
     }
 
     /// Whether more than half of the budget is in use.
@@ -116,6 +124,11 @@ impl Drop for Share {
 }
 
 impl Pool {
+    /// The first place of those that wait.
+    fn first(&self) -> Option<u64> {
+        self.waiting.borrow().keys().next().copied()
+    }
+
     fn wake_first(&self) {
         let first = self.waiting.borrow().values().next().cloned();
         if let Some(waker) = first {
@@ -126,23 +139,24 @@ impl Pool {
 
 /// A place among those that wait for memory, until it is dropped. The next one then is the first.
 struct Place<'a> {
-    pool: &'a Pool,
+    share: &'a Share,
     place: u64,
 }
 
 impl Place<'_> {
     fn poll(&self, context: &Context<'_>, fits: impl Fn() -> bool) -> Poll<()> {
-        let waiting = &mut *self.pool.waiting.borrow_mut();
-        waiting.insert(self.place, context.waker().clone());
-        let is_first = waiting.keys().next() == Some(&self.place);
-        if is_first && fits() { Poll::Ready(()) } else { Poll::Pending }
+        let pool = &self.share.pool;
+        pool.waiting.borrow_mut().insert(self.place, context.waker().clone());
+        if pool.first() == Some(self.place) && fits() { Poll::Ready(()) } else { Poll::Pending }
     }
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.pool.waiting.borrow_mut().remove(&self.place);
-        self.pool.wake_first();
+        let Share { pool, place, .. } = self.share;
+        place.set(None);
+        pool.waiting.borrow_mut().remove(&self.place);
+        pool.wake_first();
     }
 }
 
@@ -223,11 +237,13 @@ mod tests {
     #[test]
     fn memory_is_granted_in_order_of_arrival_and_wakes_the_first_that_waits() {
         let budget = Budget::new(100);
-        let [holder, large, small, last] = [(); 4].map(|()| budget.share());
+        let [holder, first, small, last] = [(); 4].map(|()| budget.share());
         holder.set(90);
-        let mut large = Waiting::new(&large, 60);
+        let mut large = Waiting::new(&first, 60);
         let mut second = Waiting::new(&small, 10);
         let mut third = Waiting::new(&last, 80);
+        let is_next = || [&holder, &first, &small, &last].map(Share::is_next);
+        assert_eq!(is_next(), [false, true, false, false]);
         let newcomer = budget.share();
         assert!(!newcomer.try_set(5), "there is room for it, but others wait");
         let wakes = |waiting: [&Waiting<'_>; 3]| waiting.map(Waiting::wakes);
@@ -238,6 +254,7 @@ mod tests {
         holder.set(40);
         assert_eq!(wakes([&large, &second, &third]), [1, 0, 0]);
         assert!(!second.poll() && large.poll());
+        assert_eq!(is_next(), [false, false, true, false]);
         assert_eq!(wakes([&large, &second, &third]), [0, 1, 0], "the next is the first now");
         assert!(!second.poll(), "all is taken");
         // One that gives up lets the next one go ahead.
@@ -249,6 +266,7 @@ mod tests {
         assert!(!third.poll(), "40 are free");
         drop(large);
         drop(third);
+        assert_eq!(is_next(), [false; 4]);
         assert!(newcomer.try_set(40), "nobody waits any more");
     }
 }

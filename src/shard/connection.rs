@@ -216,9 +216,11 @@ impl<S: Service> Connection<S> {
     }
 
     /// Since when no byte of a large frame has arrived, if this connection holds memory for one and
-    /// the shard is not holding it back.
+    /// the shard is not holding it back. Others that wait for memory count: they may wait for each
+    /// other.
     pub fn holds_large_input_since(&self) -> Option<Instant> {
-        let is_held_back = self.waits_to_read.get() || self.is_closed.get();
+        let is_held_back =
+            self.waits_to_read.get() || self.is_closed.get() || self.input_share.is_next();
         (self.input_share.get() > 0 && !is_held_back).then_some(self.last_used.get())
     }
 
