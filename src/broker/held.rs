@@ -41,6 +41,25 @@ pub struct PullTask {
     pub held_as: Option<HeldId>,
 }
 
+#[cfg(test)]
+impl PullTask {
+    /// A pull of everything in a queue from its beginning.
+    pub fn for_test(origin: Origin) -> Self {
+        Self {
+            group: None,
+            origin,
+            queue: QueueKey::FIRST,
+            asked: QueueOffset(0),
+            from: QueueOffset(0),
+            count_max: 32,
+            bytes_max: 1 << 20,
+            filter: TagFilter::All,
+            hold_until: None,
+            held_as: None,
+        }
+    }
+}
+
 /// Id of a held pull; later ones have larger ids. A pull that is held again keeps its id.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(not(test), derive(PartialEq, Eq, PartialOrd, Ord, Hash))]
@@ -204,16 +223,9 @@ mod tests {
 
     fn task(connection: u64, queue: u32, until: u64) -> PullTask {
         PullTask {
-            group: None,
-            origin: Origin { connection, ..Origin::default() },
             queue: QueueKey { topic: 0, queue: QueueId(queue) },
-            asked: QueueOffset(0),
-            from: QueueOffset(0),
-            count_max: 32,
-            bytes_max: 1 << 20,
-            filter: TagFilter::All,
             hold_until: Some(Moment(until)),
-            held_as: None,
+            ..PullTask::for_test(Origin { connection, ..Origin::default() })
         }
     }
 

@@ -335,6 +335,15 @@ mod tests {
             self.permits.fetch_add(count, Ordering::Relaxed);
         }
 
+        async fn wait_for_permit(&self) -> Answer<NameServerReply> {
+            let take = |count: usize| count.checked_sub(1);
+            let (relaxed, permits) = (Ordering::Relaxed, &self.permits);
+            while permits.fetch_update(relaxed, relaxed, take).is_err() {
+                reactor::sleep(LOOK_AGAIN).await;
+            }
+            Answer { reply: Ok(NameServerReply::Done), chunks: Vec::new() }
+        }
+
         fn handled(&self, connection: u64) -> usize {
             self.handled.lock().unwrap().get(&connection).copied().unwrap_or_default()
         }
@@ -349,8 +358,9 @@ mod tests {
         }
     }
 
-    /// A service whose device stalls: cluster requests are operations, which take as long as the
-    /// test wants; route requests append, and are never committed. Others are answered immediately.
+    /// A service whose device stalls: cluster requests are operations and deletions are pulls that
+    /// read the disk, both of which take as long as the test wants; route requests append, and are
+    /// never committed. Others are answered immediately.
     struct Slow(Arc<Control>);
 
     impl Service for Slow {
@@ -371,22 +381,20 @@ mod tests {
             let reply = NameServerReply::Done;
             Handled::Done(match request {
                 NameServerRequest::ClusterInfo => return Handled::Operation,
+                NameServerRequest::DeleteTopicRoute { .. } => {
+                    Outcome::Cold(Box::new(PullTask::for_test(origin)))
+                }
                 NameServerRequest::Route { .. } => Outcome::Committed { mark: LogOffset(1), reply },
                 _ => Outcome::Now(Answer { reply: Ok(reply), chunks: Vec::new() }),
             })
         }
 
         async fn operate(&self, _: NameServerRequest, _: &impl Context) -> Answer<Self::Reply> {
-            let take = |count: usize| count.checked_sub(1);
-            let (relaxed, permits) = (Ordering::Relaxed, &self.0.permits);
-            while permits.fetch_update(relaxed, relaxed, take).is_err() {
-                reactor::sleep(LOOK_AGAIN).await;
-            }
-            Answer { reply: Ok(NameServerReply::Done), chunks: Vec::new() }
+            self.0.wait_for_permit().await
         }
 
         async fn pull_cold(&self, _: Box<PullTask>, _: &impl Context) -> Outcome<Self::Reply> {
-            unreachable!("there are no pulls")
+            Outcome::Now(self.0.wait_for_permit().await)
         }
 
         fn metrics(&self) -> Rc<Metrics> {
@@ -554,6 +562,23 @@ mod tests {
             client.send(MAX + 2..MAX + 3);
             control.permit(MAX as usize);
             (0..MAX).for_each(|_| assert_eq!(client.reply().code, 0));
+        });
+    }
+
+    #[test]
+    fn pulls_that_read_the_disk_count_as_operations() {
+        const MAX: i32 = 1024;
+        with_shard(0, |address, control| {
+            let cold = NameServerRequest::DeleteTopicRoute { topic: "t".into(), cluster: None };
+            let mut client = Client::connect(address);
+            client.send(0..MAX / 2);
+            client.send_each(MAX / 2..MAX + 1, &cold);
+            client.expect_busy(MAX, "operations_of_connection");
+            control.permit(MAX as usize);
+            (0..MAX).for_each(|_| assert_eq!(client.reply().code, 0));
+            client.send_each(MAX..MAX + 1, &cold);
+            control.permit(1);
+            assert_eq!(client.reply().code, 0, "there is room again");
         });
     }
 
