@@ -9,7 +9,9 @@
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::delays;
-use super::facts::{DELAYED, Fact, Facts, ITEMS_PER_SLICE, LAST_STORED, MESSAGES, QUEUES};
+use super::facts::{
+    DELAYED, Fact, Facts, ITEMS_PER_SLICE, LAST_STORED, MESSAGES, QUEUES, SLICE_SIZE,
+};
 use crate::model::record::{RecordView, tag_hash_of};
 use crate::model::{QueueId, QueueOffset};
 use crate::storage::{Index, LastStoredRow, Located, QueueKey, QueueRow, Replayed};
@@ -70,6 +72,10 @@ pub fn apply_last_stored(index: &mut Index, fact: &Fact<'_>) -> Result<(), Strin
     Ok(())
 }
 
+/// Maximum number of queues in one slice of a snapshot.
+const ROWS_PER_SLICE: usize = SLICE_SIZE / (size_of::<QueueRow>() + size_of::<LastStoredRow>());
+const _: () = assert!(ROWS_PER_SLICE <= ITEMS_PER_SLICE);
+
 /// The queues of all topics in key order: the progress of adding them to a snapshot.
 pub struct AllQueues {
     next: QueueKey,
@@ -85,7 +91,7 @@ impl AllQueues {
     pub fn add(&mut self, index: &Index, facts: &mut Facts) -> bool {
         let (mut count, mut last_stored) = (0, Vec::new());
         facts.push(QUEUES, 0, |out| {
-            for row in index.rows_from(self.next, ITEMS_PER_SLICE) {
+            for row in index.rows_from(self.next, ROWS_PER_SLICE) {
                 let key = row.key();
                 self.next = key.successor();
                 out.extend_from_slice(row.as_bytes());
@@ -98,6 +104,6 @@ impl AllQueues {
         if !last_stored.is_empty() {
             facts.push(LAST_STORED, 0, |out| out.extend_from_slice(last_stored.as_bytes()));
         }
-        count == ITEMS_PER_SLICE
+        count == ROWS_PER_SLICE
     }
 }

@@ -498,11 +498,14 @@ mod tests {
 
         fn message(&self, topic: u32, name: &TopicName, rng: &mut Rng) -> Facts {
             let queue_count = self.durable.topics.topic(topic).unwrap().queues.len() as u64;
-            let queue = QueueId(rng.below(queue_count) as u32);
+            self.message_in(QueueKey { topic, queue: QueueId(rng.below(queue_count) as u32) }, name)
+        }
+
+        fn message_in(&self, key: QueueKey, name: &TopicName) -> Facts {
             let host = Host { address: [0; 4], port: 0.into() };
             let record = NewRecord {
                 topic: name.as_str(),
-                queue,
+                queue: key.queue,
                 flag: 0,
                 system_flag: 0,
                 born_at: Timestamp(0),
@@ -512,12 +515,12 @@ mod tests {
                 properties: [b"", b""],
             };
             let placement = Placement {
-                queue_offset: self.index.next_offset(QueueKey { topic, queue }),
+                queue_offset: self.index.next_offset(key),
                 physical_offset: LogOffset(0),
                 stored_at: Timestamp(1),
                 store_host: host,
             };
-            Facts::one(MESSAGES, topic, |out| {
+            Facts::one(MESSAGES, key.topic, |out| {
                 let begin = out.len();
                 out.resize(begin + record.size(), 0);
                 record.write(&placement, &mut out[begin..]);
@@ -618,7 +621,11 @@ mod tests {
         let mut shard = Shard::new();
         for number in 0..300 {
             let name = TopicName::new(format!("t{number}")).unwrap();
-            shard.write(&topics::set(number, &TopicConfig::new(name, 100), Timestamp(1)));
+            shard.write(&topics::set(number, &TopicConfig::new(name.clone(), 100), Timestamp(1)));
+            for queue in (0..10).map(QueueId) {
+                let message = shard.message_in(QueueKey { topic: number, queue }, &name);
+                shard.write(&message);
+            }
         }
         for (group, topic, queue) in
             (0..10).flat_map(|g| (0..300).flat_map(move |t| (0..10).map(move |q| (g, t, q))))
