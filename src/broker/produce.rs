@@ -14,12 +14,13 @@ use crate::model::batch::{BatchItem, BatchItems};
 use crate::model::ids::TOPIC_NAME_SIZE_MAX;
 use crate::model::record::{
     BODY_SIZE_MAX, Handling, Host, MAGIC_V2, NewRecord, PROPERTIES_SIZE_MAX, PROPERTY_END,
-    PROPERTY_NAME_END, PROPERTY_UNIQUE_KEY, Placement, RecordHead, RecordView,
-    SYSTEM_FLAGS_OF_LAYOUT, body_checksum, handling_of, tag_hash_of,
+    PROPERTY_NAME_END, PROPERTY_REGION, PROPERTY_UNIQUE_KEY, Placement, REGION, RecordHead,
+    RecordView, SYSTEM_FLAGS_OF_LAYOUT, body_checksum, handling_of, property, push_property,
+    tag_hash_of,
 };
 use crate::model::reply::Produced;
 use crate::model::request::{Produce, ProduceRecords};
-use crate::model::topic::GROUP_TOPIC_SIGN;
+use crate::model::topic::{GROUP_TOPIC_SIGN, is_for_traces};
 use crate::model::{
     LogOffset, Now, QueueId, QueueOffset, Refusal, Timestamp, TopicConfig, TopicName,
 };
@@ -30,6 +31,9 @@ use crate::storage::{Append, AppendError, Located, PAYLOAD_SIZE_MAX, QueueKey, S
 const TOPIC_FACT_SIZE: usize = 512;
 /// Maximum number of messages in a batch.
 pub const BATCH_COUNT_MAX: usize = 65_536;
+
+/// The region as a property, with the end of the property before it, is shorter, bytes.
+const REGION_SIZE_MAX: usize = 32;
 
 /// What the index stores for each message of an append: its size and the hash of its tag.
 pub type Sizes = SmallVec<[(u32, i32); 1]>;
@@ -59,10 +63,13 @@ impl<D: Disk> Broker<D> {
             return Ok(Handled::NoRoom { size: TOPIC_FACT_SIZE });
         };
         let handling = handling_of(request.system_flag, &request.properties);
-        let shared = match handling {
+        let mut shared = match handling {
             Some(_) if !request.is_batch => self.added_to_request(&request.properties),
             _ => shared_properties(request),
         };
+        if self.state.borrow().durable.topics.has_trace_topic() {
+            add_region(&mut shared, request);
+        }
         let record =
             Template { request, queue: key.queue, born_host: origin.host, shared: &shared };
         if !request.is_batch {
@@ -483,6 +490,21 @@ fn shared_properties(request: &Produce) -> Vec<u8> {
         value.is_some_and(|value| value.first() == Some(&PROPERTY_NAME_END))
     };
     pairs.filter(|pair| !is_unique_key(pair)).flatten().copied().collect()
+}
+
+/// Adds the region without which 5.x consumers do not trace a message (remoting reference, 5.22), if
+/// the message has none and there is room for it.
+#[cold]
+fn add_region(shared: &mut Vec<u8>, request: &Produce) {
+    let own = &request.properties;
+    let is_given = [&own[..], shared].iter().any(|all| property(all, PROPERTY_REGION).is_some());
+    let has_room = own.len() + shared.len() + REGION_SIZE_MAX <= PROPERTIES_SIZE_MAX;
+    if !is_given && has_room && !is_for_traces(request.topic.as_str()) {
+        if shared.last().is_some_and(|byte| *byte != PROPERTY_END) {
+            shared.push(PROPERTY_END);
+        }
+        push_property(shared, PROPERTY_REGION, REGION.as_bytes());
+    }
 }
 
 /// Checks the sizes that [`NewRecord::write`] relies on.

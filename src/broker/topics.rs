@@ -24,7 +24,7 @@ use super::facts::{Fact, Facts, ITEMS_PER_SLICE, TOPIC};
 use crate::model::nameserver::parts_of_shard;
 use crate::model::topic::{
     AUTO_CREATE_TEMPLATE, DELAY_LEVEL_TOPIC, PERM_INHERIT, PERM_READ, PERM_WRITE, QUEUES_MAX,
-    QUEUES_PER_TOPIC_MAX, TOPICS_MAX, reply_topic,
+    QUEUES_PER_TOPIC_MAX, TOPICS_MAX, is_for_traces, reply_topic,
 };
 use crate::model::topic::{DataVersion, TopicChange};
 use crate::model::{QueueId, QueueOffset, Refusal, Timestamp, TopicConfig, TopicName};
@@ -224,6 +224,8 @@ pub struct Topics {
     next_number: u32,
     /// Number of queues of all topics, including those that a topic no longer offers.
     queue_count: usize,
+    /// Number of topics to which clients send traces.
+    trace_topic_count: usize,
     version: DataVersion,
     /// Topics that have changed since NameServers were last notified; `None` until they have
     /// received all topics.
@@ -265,6 +267,11 @@ impl Topics {
 
     pub fn count(&self) -> usize {
         self.numbers.len()
+    }
+
+    /// Whether clients may send traces.
+    pub fn has_trace_topic(&self) -> bool {
+        self.trace_topic_count > 0
     }
 
     /// The number that the next new topic gets.
@@ -337,7 +344,8 @@ impl Topics {
     /// topic.
     fn set(&mut self, number: u32, config: TopicConfig, now: Timestamp) {
         self.next_number = self.next_number.max(number + 1);
-        self.numbers.insert(config.name.clone(), number);
+        let is_new = self.numbers.insert(config.name.clone(), number).is_none();
+        self.trace_topic_count += usize::from(is_new && is_for_traces(config.name.as_str()));
         self.in_order.insert(number);
         self.note_change(&config.name);
         let queue_count = config.queue_count() as usize;
@@ -354,6 +362,7 @@ impl Topics {
     fn remove(&mut self, number: u32, now: Timestamp) {
         if let Some(topic) = self.by_number.remove(&number) {
             self.numbers.remove(&topic.config.name);
+            self.trace_topic_count -= usize::from(is_for_traces(topic.config.name.as_str()));
             self.in_order.remove(&number);
             self.note_change(&topic.config.name);
             self.queue_count -= topic.queues.len();

@@ -539,6 +539,9 @@ pub const PROPERTY_PREPARED: &str = "TRAN_MSG";
 pub const PROPERTY_REPLY_TO: &str = "REPLY_TO_CLIENT";
 /// Name of the property with the cluster's name.
 pub const PROPERTY_CLUSTER: &str = "CLUSTER";
+/// Name and value of the property by which 5.x consumers know that a message is traced.
+pub const PROPERTY_REGION: &str = "MSG_REGION";
+pub const REGION: &str = "DefaultRegion";
 /// Name of the tag property.
 pub const PROPERTY_TAGS: &str = "TAGS";
 /// Name of the property with a message's unique key.

@@ -41,7 +41,12 @@ const REPLY_TOPIC_SUFFIX: &str = "_REPLY_TOPIC";
 /// Whether every broker has a topic of its own with this name.
 pub fn is_built_in(name: &str) -> bool {
     let begins = |prefixes: [&str; 2]| prefixes.iter().any(|prefix| name.starts_with(prefix));
-    BUILT_IN.contains(&name) || (begins(BUILT_IN_PREFIXES) && !begins(TRACE_PREFIXES))
+    BUILT_IN.contains(&name) || (begins(BUILT_IN_PREFIXES) && !is_for_traces(name))
+}
+
+/// Whether clients send traces to a topic with this name.
+pub fn is_for_traces(name: &str) -> bool {
+    TRACE_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// Whether the brokers of a cluster have topics of their own with this name. One is named after the
@@ -152,6 +157,7 @@ mod tests {
         ];
         for (name, expected) in rows {
             assert_eq!(is_built_in(name), expected, "{name}");
+            assert_eq!(is_for_traces(name), name.contains("_TRACE_"), "{name}");
         }
         for (name, expected) in [("c", true), ("c_REPLY_TOPIC", true), ("cc", false), ("d", false)]
         {

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use bytes::Bytes;
 use bytestring::ByteString;
 
-use crate::model::record::push_offset_id;
+use crate::model::record::{PROPERTY_REGION, REGION, push_offset_id};
 use crate::model::reply::{Produced, Pulled};
 use crate::model::request::{Boundary, Expression, Produce, Pull, QueueOf, SendBack};
 use crate::model::{GroupName, LogOffset, QueueId, Refusal, Request, Timestamp, TopicName};
@@ -222,7 +222,7 @@ pub fn encode_pushed(fields: &mut FieldWriter<'_>, queue: QueueId) {
 
 /// Fields of every send reply, even a refusal: Java clients read them unconditionally.
 pub fn encode_traced(fields: &mut FieldWriter<'_>) {
-    fields.plain("MSG_REGION", |out| out.extend_from_slice(b"DefaultRegion"));
+    fields.plain(PROPERTY_REGION, |out| out.extend_from_slice(REGION.as_bytes()));
     fields.plain("TRACE_ON", |out| out.extend_from_slice(b"true"));
 }
 

@@ -496,3 +496,57 @@ fn the_work_of_a_shard_is_counted_and_reported() {
         assert!(number("ringmq_log_write_ns.p50") > 0 && number("ringmq_log_writes_total") > 0);
     });
 }
+
+/// Remoting reference, 5.22.
+#[test]
+fn messages_have_a_region_while_there_is_a_topic_for_traces() {
+    async fn stored(broker: &Broker<SimDisk>, request: &Produce) -> Vec<Vec<u8>> {
+        let offset = send(broker, request.clone()).await.unwrap();
+        let pull = pull(request.topic.as_str(), 0, offset.0 as i64);
+        let found = answer(broker, Request::Pull(pull)).await;
+        let (mut rest, mut all) = (&found.chunks[0][..], Vec::new());
+        while let Ok(record) = RecordView::parse(rest) {
+            all.push(record.properties.to_vec());
+            rest = &rest[record.size..];
+        }
+        all
+    }
+    const REGION: &[u8] = b"MSG_REGION\x01DefaultRegion\x02";
+    sim::run(async {
+        let broker = open(&SimDisk::new(65)).await;
+        let plain = produce("t", 0, "A", b"x");
+        let own = plain.properties.to_vec();
+        let with =
+            |properties: &[u8]| Produce { properties: properties.to_vec().into(), ..plain.clone() };
+        assert_eq!(stored(&broker, &plain).await, std::slice::from_ref(&own), "nobody traces");
+
+        let traces = "RMQ_SYS_TRACE_TOPIC";
+        set_topic(&broker, TopicConfig::new(topic(traces), 1)).await;
+        assert_eq!(stored(&broker, &plain).await, [[&own, REGION].concat()]);
+        let open_ended = own.strip_suffix(b"\x02").unwrap();
+        assert_eq!(stored(&broker, &with(open_ended)).await, [[&own, REGION].concat()]);
+        let given = [&own[..], b"MSG_REGION\x01north\x02"].concat();
+        assert_eq!(stored(&broker, &with(&given)).await, [given], "it has one");
+        let filling = [b"K\x01", &[b'k'; 32_767 - 3][..], b"\x02"].concat();
+        assert_eq!(stored(&broker, &with(&filling)).await, [filling], "there is no room");
+        let trace = Produce { topic: topic(traces), ..plain.clone() };
+        assert_eq!(
+            stored(&broker, &trace).await,
+            std::slice::from_ref(&own),
+            "a trace is not traced"
+        );
+        let mut items = Vec::new();
+        for properties in [&b"A\x01a"[..], b""] {
+            BatchItem { flag: 0, body: b"x", properties }.write(&mut items);
+        }
+        let batch = Produce { is_batch: true, body: items.into(), ..with(b"P\x01p") };
+        let shared = [b"P\x01p\x02", REGION].concat();
+        let ends = |properties: &Vec<u8>| properties.ends_with(&shared);
+        let messages = stored(&broker, &batch).await;
+        assert!(messages.len() == 2 && messages.iter().all(ends), "{messages:?}");
+
+        let deletion = Request::DeleteTopic { topic: topic(traces) };
+        answer(&broker, deletion).await.reply.unwrap();
+        assert_eq!(stored(&broker, &plain).await, [own]);
+    });
+}

@@ -18,7 +18,6 @@ import org.apache.rocketmq.client.producer.RequestCallback;
 import org.apache.rocketmq.client.utils.MessageUtil;
 import org.apache.rocketmq.common.consumer.ConsumeFromWhere;
 import org.apache.rocketmq.common.message.Message;
-import org.apache.rocketmq.common.message.MessageAccessor;
 import org.apache.rocketmq.common.message.MessageExt;
 
 /** Push consumers, and features that clients build on messages: filters, namespaces, traces, request and reply. */
@@ -97,10 +96,7 @@ final class Features {
         producer.setNamesrvAddr(target.namesrv);
         producer.start();
         try {
-            // A 5.x consumer traces only messages that have a region, which a stock broker adds to every message.
-            var message = new Message(topic, Bodies.text("traced"));
-            MessageAccessor.putProperty(message, "MSG_REGION", "DefaultRegion");
-            var id = producer.send(message).getMsgId();
+            var id = producer.send(new Message(topic, Bodies.text("traced"))).getMsgId();
             await(RECEIVE_DEADLINE_S, "the message", () -> !received.isEmpty());
             for (var kind : List.of("Pub", "SubBefore")) {
                 await(RECEIVE_DEADLINE_S, kind + " of " + id + " in the trace topic",
