@@ -10,16 +10,15 @@
 //! Invariants: a call ends exactly once, by whichever of the three comes first. The queue of
 //! requests to send and the number of calls in flight are bounded; at the bound, a call is refused
 //! and a notification is dropped, since clients also check on a timer.
+//!
+//! Nothing here wakes the shard that sends: that is in [`client_calls`](super::client_calls).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
-use super::Broker;
-use super::groups::Groups;
 use super::notices::Notices;
 use crate::model::deadlines::{DeadlineId, Deadlines};
 use crate::model::{ClientReply, ClientRequest, GroupName, Moment};
-use crate::storage::disk::Disk;
 use crate::storage::signal::Signal;
 
 /// Maximum number of requests waiting to be sent: a reset for every member of the largest group.
@@ -73,8 +72,34 @@ struct Call {
 }
 
 impl Clients {
+    /// Takes the next request to send.
+    pub fn take_outgoing(&mut self) -> Option<Outgoing> {
+        self.outgoing.pop_front()
+    }
+
+    /// Whether there is a request to send.
+    pub fn has_outgoing(&self) -> bool {
+        !self.outgoing.is_empty()
+    }
+
+    /// Takes the next notification that can be sent at `now`: a member's group has changed.
+    pub fn take_notice(&mut self, now: Moment) -> Option<Outgoing> {
+        let (connection, group) = self.notices.take(now)?;
+        Some(Outgoing { connection, request: ClientRequest::MembersChanged { group }, call: None })
+    }
+
+    /// When a notification can be sent; `None` if there is none.
+    pub fn next_notice(&self) -> Option<Moment> {
+        self.notices.next()
+    }
+
+    /// Members of a group are to be notified that it has changed.
+    pub fn add_notices(&mut self, group: &GroupName, connections: BTreeSet<u64>) {
+        self.notices.add(group, connections);
+    }
+
     /// Queues a one-way request; returns false if the queue is full.
-    fn notify(&mut self, connection: u64, request: ClientRequest) -> bool {
+    pub fn notify(&mut self, connection: u64, request: ClientRequest) -> bool {
         assert!(request.is_one_way(), "nobody would get the reply");
         let has_room = self.outgoing.len() < OUTGOING_MAX;
         if has_room {
@@ -83,7 +108,8 @@ impl Clients {
         has_room
     }
 
-    fn begin_call<T: From<CallId>>(
+    /// Queues a request whose reply is waited for until `until`. Returns what wakes the caller.
+    pub fn begin_call<T: From<CallId>>(
         &mut self,
         connection: u64,
         request: ClientRequest,
@@ -120,14 +146,14 @@ impl Clients {
     }
 
     /// Takes the result of a call, which is available once.
-    fn take_ended(&mut self, id: CallId) -> Option<Result<ClientReply, CallError>> {
+    pub fn take_ended(&mut self, id: CallId) -> Option<Result<ClientReply, CallError>> {
         let how = self.calls.get_mut(&id)?.ended.take()?;
         self.remove(id);
         Some(how)
     }
 
     /// Forgets a call whose caller no longer waits.
-    fn give_up<T>(&mut self, id: CallId, deadlines: &mut Deadlines<T>) {
+    pub fn give_up<T>(&mut self, id: CallId, deadlines: &mut Deadlines<T>) {
         if let Some(call) = self.remove(id) {
             deadlines.cancel(call.deadline);
         }
@@ -153,121 +179,6 @@ impl Clients {
     fn calls_over(&self, connection: u64) -> impl Iterator<Item = CallId> {
         let all = (connection, CallId(0))..=(connection, CallId(u64::MAX));
         self.by_connection.range(all).map(|(_, id)| *id)
-    }
-}
-
-impl<D: Disk> Broker<D> {
-    /// The next request to send.
-    pub fn take_outgoing(&self) -> Option<Outgoing> {
-        self.state.borrow_mut().clients.outgoing.pop_front()
-    }
-
-    /// The next notification that can be sent at `now`: a member's group has changed.
-    pub fn take_notice(&self, now: Moment) -> Option<Outgoing> {
-        let (connection, group) = self.state.borrow_mut().clients.notices.take(now)?;
-        Some(Outgoing { connection, request: ClientRequest::MembersChanged { group }, call: None })
-    }
-
-    /// When a notification can be sent; `None` if there is none.
-    pub fn next_notice(&self) -> Option<Moment> {
-        self.state.borrow().clients.notices.next()
-    }
-
-    /// Waits until there is a request to send, or a notification, whether it can be sent already or
-    /// not.
-    pub async fn has_outgoing_or_notice(&self) {
-        let is_there = || self.has_outgoing_now() || self.next_notice().is_some();
-        self.outgoing.wait(|| is_there().then_some(())).await;
-    }
-
-    /// Waits until there is a request to send.
-    pub async fn has_outgoing(&self) {
-        self.outgoing.wait(|| self.has_outgoing_now().then_some(())).await;
-    }
-
-    fn has_outgoing_now(&self) -> bool {
-        !self.state.borrow().clients.outgoing.is_empty()
-    }
-
-    /// Sends a one-way request to the client behind `connection`. Returns false if the queue is
-    /// full.
-    pub fn notify_client(&self, connection: u64, request: ClientRequest) -> bool {
-        let is_taken = self.state.borrow_mut().clients.notify(connection, request);
-        self.outgoing.notify();
-        is_taken
-    }
-
-    /// Sends a request to the client behind `connection` and waits for the reply, until `until`.
-    pub async fn call_client(
-        &self,
-        connection: u64,
-        request: ClientRequest,
-        until: Moment,
-    ) -> Result<ClientReply, CallError> {
-        self.begin_call(connection, request, until)?.reply().await
-    }
-
-    /// Begins a call without waiting for it, so that calls to several clients run concurrently.
-    pub(super) fn begin_call(
-        &self,
-        connection: u64,
-        request: ClientRequest,
-        until: Moment,
-    ) -> Result<PendingCall<'_, D>, CallError> {
-        let (id, moved) = {
-            let state = &mut *self.state.borrow_mut();
-            state.clients.begin_call(connection, request, until, &mut state.deadlines)?
-        };
-        self.outgoing.notify();
-        Ok(PendingCall { broker: self, id, moved })
-    }
-
-    /// Ends a call that the client has answered or refused. Ignored if the call has already ended.
-    pub fn reply_arrived(&self, call: CallId, reply: Result<ClientReply, CallError>) {
-        let state = &mut *self.state.borrow_mut();
-        state.clients.end_call(call, reply, &mut state.deadlines);
-    }
-
-    /// Notifies the members of a group that its members or topics have changed (remoting reference,
-    /// 5.23). Clients also check every 20 s on their own, so a missed notification only delays
-    /// them.
-    pub(super) fn notify_members(&self, group: &GroupName) {
-        let state = &mut *self.state.borrow_mut();
-        state.clients.notices.add(group, state.groups.connections_to_notify(group));
-        self.outgoing.notify();
-    }
-}
-
-/// A call whose caller waits.
-pub(super) struct PendingCall<'a, D: Disk> {
-    broker: &'a Broker<D>,
-    id: CallId,
-    moved: Rc<Signal>,
-}
-
-impl<D: Disk> PendingCall<'_, D> {
-    pub async fn reply(self) -> Result<ClientReply, CallError> {
-        self.reply_while(|_| true).await
-    }
-
-    /// Waits for the reply as long as `is_there` is true.
-    pub async fn reply_while(
-        self,
-        is_there: impl Fn(&Groups) -> bool,
-    ) -> Result<ClientReply, CallError> {
-        let take_ended = || {
-            let state = &mut *self.broker.state.borrow_mut();
-            let left = || (!is_there(&state.groups)).then_some(Err(CallError::Left));
-            state.clients.take_ended(self.id).or_else(left)
-        };
-        self.moved.wait(take_ended).await
-    }
-}
-
-impl<D: Disk> Drop for PendingCall<'_, D> {
-    fn drop(&mut self) {
-        let state = &mut *self.broker.state.borrow_mut();
-        state.clients.give_up(self.id, &mut state.deadlines);
     }
 }
 

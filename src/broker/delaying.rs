@@ -13,7 +13,8 @@ use super::delays::{Amount, Bucket, DUE_MAX_MS, DelayedHead, DelayedItem};
 use super::delivery::{OVERHEAD_MAX, Recorded};
 use super::facts::{DELAYED, Facts, MESSAGES};
 use super::operation::Context;
-use super::{Broker, Handled, Pending, State, Stored};
+use super::outcome::Stored;
+use super::{Broker, Handled, Pending, State};
 use crate::model::record::{
     NewRecord, PROPERTIES_SIZE_MAX, PROPERTY_DELAY, PROPERTY_REAL_QUEUE, PROPERTY_REAL_TOPIC,
     PROPERTY_TIMER_CANCEL, PROPERTY_TIMER_DELAY_MS, PROPERTY_TIMER_DELAY_SEC,

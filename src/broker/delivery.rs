@@ -10,17 +10,17 @@
 //! One task per shard does it ([`Broker::deliver`]). Slices wait for room like everything else that
 //! is appended, and other tasks run between them.
 //!
-//! Invariant: every new message gets a higher key than all that are planned, so setting the cursor
-//! after a slice never skips one.
+//! When it looks for what is due, and what it takes next, is decided in
+//! [`delivery_state`](super::delivery_state). What is pending is in [`delays`](super::delays).
 
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 use zerocopy::FromBytes;
 
-use super::agenda::{Agenda, Step};
+use super::agenda::Step;
 use super::delay_key::Key;
 use super::delayed_topics::{Settling, real_topic};
-use super::delays::{Amount, DelayClock, Delays, push_state};
+use super::delays::{Amount, Delays, push_state};
 use super::facts::{Fact, FactHead, Facts, MESSAGES, SEVERAL};
 use super::operation::Context;
 use super::state::Durable;
@@ -50,79 +50,6 @@ const SLICE_BYTES_MAX: usize = 128 << 10;
 pub const OVERHEAD_MAX: usize = 1024;
 /// Maximum bytes of an entry with a state and nothing else.
 const STATE_SIZE_MAX: usize = 256;
-/// Pause after a failure, for instance on a full disk.
-const RETRY_MS: u64 = 1_000;
-/// Least time between two looks for what is due. So a message that is due alone is delivered at once,
-/// and many that are due one after the other share reads and entries.
-const PACE_MS: u64 = 10;
-
-/// The state of delivery besides what is durable.
-#[derive(Debug, Default)]
-pub struct Delivery {
-    clock: DelayClock,
-    agenda: Agenda,
-    /// What is planned is not due after this, and what is new not before.
-    horizon_ms: u64,
-    /// The time of the last look for what is due.
-    looked_at_ms: u64,
-    /// Nothing with a lower due time is pending.
-    settled_below_ms: u64,
-    /// When the task shall look for what is due, unless that is before `rests_until`.
-    wake: Option<Moment>,
-    rests_until: Moment,
-    /// The task shall look for what is due.
-    is_due: bool,
-    /// The agenda was empty, and no message has become pending since.
-    is_nothing_left: bool,
-    /// How often the agenda has begun again: what was planned before may be planned a second time.
-    beginnings: u32,
-    is_stopping: bool,
-}
-
-impl Delivery {
-    pub fn begin(now: Now, delays: &Delays) -> Self {
-        Self { clock: DelayClock::begin(now, delays), is_due: true, ..Self::default() }
-    }
-
-    pub fn clock(&self) -> DelayClock {
-        self.clock
-    }
-
-    /// The due time of a new message, `delay_ms` from `now` unless that is planned already.
-    pub fn due_ms(&self, now: Moment, delay_ms: u64) -> u64 {
-        self.clock.at(now).saturating_add(delay_ms).max(self.horizon_ms)
-    }
-
-    /// The due time of a message that was pending in another place.
-    pub fn due_ms_from(&self, due_ms: u64) -> u64 {
-        due_ms.max(self.horizon_ms)
-    }
-
-    /// The cursor after a fact of another task: the highest that is below all that is pending.
-    pub fn cursor(&self, delays: &Delays) -> Key {
-        delays.cursor().max(Key { due_ms: self.settled_below_ms, offset: 0 })
-    }
-
-    /// This copy delivers from now on. The clock continues from what the previous leader has
-    /// stored, so that nothing becomes due too early.
-    pub fn take_over(&mut self, now: Now, delays: &Delays) {
-        self.clock = DelayClock::begin(now, delays);
-        self.begin_again();
-    }
-
-    pub(super) fn next(&self) -> Option<Moment> {
-        Some(self.wake?.max(self.rests_until))
-    }
-
-    /// Pending messages may be others than before: looks at all of them again.
-    pub fn begin_again(&mut self) {
-        self.agenda = Agenda::default();
-        self.settled_below_ms = 0;
-        self.is_nothing_left = false;
-        self.is_due = true;
-        self.beginnings += 1;
-    }
-}
 
 /// What a plan is valid for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,21 +89,17 @@ impl<D: Disk> Broker<D> {
         loop {
             let look = || {
                 let delivery = &mut self.state.borrow_mut().delivery;
-                let is_due = self.leads() && std::mem::take(&mut delivery.is_due);
-                (is_due || delivery.is_stopping).then_some(())
+                let is_due = self.leads() && delivery.take_due();
+                (is_due || delivery.is_stopping()).then_some(())
             };
             self.deliveries.wait(look).await;
             match self.deliver_due(context).await {
-                _ if self.state.borrow().delivery.is_stopping => return,
+                _ if self.state.borrow().delivery.is_stopping() => return,
                 Ok(()) => {}
                 Err(Paused::Outdated) => self.state.borrow_mut().delivery.begin_again(),
                 Err(Paused::Failed) => {
-                    let delivery = &mut self.state.borrow_mut().delivery;
                     let now = context.now().moment;
-                    delivery.agenda = Agenda::default();
-                    delivery.is_nothing_left = false;
-                    delivery.wake = Some(now);
-                    delivery.rests_until = now.plus_ms(RETRY_MS);
+                    self.state.borrow_mut().delivery.retry_later(now);
                     self.deliveries.notify();
                 }
                 Err(Paused::Fenced | Paused::Stopping) => return,
@@ -186,7 +109,7 @@ impl<D: Disk> Broker<D> {
 
     /// Lets [`deliver`](Self::deliver) end after the slice it is at.
     pub fn stop_delivery(&self) {
-        self.state.borrow_mut().delivery.is_stopping = true;
+        self.state.borrow_mut().delivery.stop();
         self.deliveries.notify();
     }
 
@@ -199,38 +122,28 @@ impl<D: Disk> Broker<D> {
     pub async fn delivery_moves(&self, next: Option<Moment>) {
         let has_moved = || {
             let delivery = &self.state.borrow().delivery;
-            (delivery.next() != next || delivery.is_stopping).then_some(())
+            (delivery.next() != next || delivery.is_stopping()).then_some(())
         };
         self.deliveries.wait(has_moved).await;
     }
 
     /// Lets [`deliver`](Self::deliver) look for what is due, if it is time to.
     pub fn wake_delivery(&self, now: Moment) {
-        let delivery = &mut self.state.borrow_mut().delivery;
-        if delivery.next().is_some_and(|next| next <= now) {
-            delivery.wake = None;
-            delivery.rests_until = now.plus_ms(PACE_MS);
-            delivery.is_due = true;
+        if self.state.borrow_mut().delivery.wake(now) {
             self.deliveries.notify();
         }
     }
 
     /// A message that is due at `due_ms` is pending.
     pub(super) fn wake_delivery_at(&self, due_ms: u64) {
-        let delivery = &mut self.state.borrow_mut().delivery;
-        let at = delivery.clock.moment_of(due_ms);
-        delivery.is_nothing_left = false;
-        if delivery.wake.is_none_or(|wake| at < wake) {
-            delivery.wake = Some(at);
+        if self.state.borrow_mut().delivery.wake_at(due_ms) {
             self.deliveries.notify();
         }
     }
 
     /// Nothing is due before `due_ms`, or nothing is pending.
     fn is_due_later(&self, due_ms: Option<u64>) {
-        let delivery = &mut self.state.borrow_mut().delivery;
-        delivery.wake = due_ms.map(|due_ms| delivery.clock.moment_of(due_ms));
-        delivery.is_nothing_left = due_ms.is_none();
+        self.state.borrow_mut().delivery.sleep_until(due_ms);
         self.deliveries.notify();
     }
 
@@ -243,8 +156,7 @@ impl<D: Disk> Broker<D> {
             ((), read) = futures_util::try_join!(delivered, self.next_due(context))?;
         }
         if self.delivery_basis() == basis {
-            let delivery = &mut self.state.borrow_mut().delivery;
-            delivery.settled_below_ms = delivery.looked_at_ms;
+            self.state.borrow_mut().delivery.settle();
         }
         self.settle_lost(basis, context).await
     }
@@ -253,7 +165,7 @@ impl<D: Disk> Broker<D> {
     async fn settle_lost(&self, basis: Basis, context: &impl Context) -> Result<(), Paused> {
         let is_any = || {
             let State { delivery, durable, .. } = &*self.state.borrow();
-            delivery.is_nothing_left && durable.delays.pending().count > 0
+            delivery.is_nothing_left() && durable.delays.pending().count > 0
         };
         if !is_any() {
             return Ok(());
@@ -279,7 +191,7 @@ impl<D: Disk> Broker<D> {
     fn all_settled(&self, now: Now) -> Facts {
         let state = self.state.borrow();
         let delays = &state.durable.delays;
-        let reading = state.delivery.clock.reading(now);
+        let reading = state.delivery.clock().reading(now);
         let settled = delays.pending();
         let after = delays.state_after(delays.cursor(), delays.carried_to(), settled, reading);
         let mut facts = Facts::default();
@@ -288,7 +200,7 @@ impl<D: Disk> Broker<D> {
     }
 
     fn delivery_basis(&self) -> Basis {
-        let beginnings = self.state.borrow().delivery.beginnings;
+        let beginnings = self.state.borrow().delivery.beginnings();
         Basis { cut_count: self.store.standing().cut_count, beginnings }
     }
 
@@ -315,7 +227,7 @@ impl<D: Disk> Broker<D> {
     ) -> Result<(), Paused> {
         let bytes_max = self.store.payload_size_max().min(SLICE_BYTES_MAX);
         for slice in slices(read, bytes_max) {
-            if self.state.borrow().delivery.is_stopping {
+            if self.state.borrow().delivery.is_stopping() {
                 return Err(Paused::Stopping);
             }
             self.deliver_slice(slice, basis, context).await?;
@@ -355,13 +267,8 @@ impl<D: Disk> Broker<D> {
     }
 
     fn step(&self, now: Moment) -> Step {
-        let state = &mut *self.state.borrow_mut();
-        let delivery = &mut state.delivery;
-        let now_ms = delivery.clock.at(now);
-        delivery.looked_at_ms = now_ms;
-        delivery.horizon_ms = delivery.horizon_ms.max(now_ms);
-        let delays = &state.durable.delays;
-        self.store.with_index(|index| delivery.agenda.step(delays, index, now_ms))
+        let State { delivery, durable, .. } = &mut *self.state.borrow_mut();
+        self.store.with_index(|index| delivery.step(&durable.delays, index, now))
     }
 
     /// Reads in the order of the log, where neighbours share a read.
@@ -526,7 +433,7 @@ impl Delivered {
             settled = settled.plus(Amount { count: 1, bytes: u64::from(located.size) });
             of_topics.settle(chunk, located.offset);
         }
-        let reading = state.delivery.clock.reading(now);
+        let reading = state.delivery.clock().reading(now);
         let mut facts = Facts::default();
         let after = delays.state_after(cursor, delays.carried_to(), settled, reading);
         push_state(&mut facts, &after, |out| of_topics.push_rows(out));

@@ -15,7 +15,7 @@
 //! wait; everything else is an [`operation`]. `leading` determines whether a replica of the shard
 //! may report what is newest. `state` is derived from the log and has the table of its parts:
 //! `topics`, `offsets`, `group_configs`, `locks`, `messages`, `delays`; `facts` is how changes are
-//! stored in the log. `groups` and `held` live as long as a connection; `woken` answers held pulls
+//! stored in the log. `groups` and `held` live as long as a connection; `waking` answers held pulls
 //! in steps. None of these does I/O. `upkeep` is the time-driven work.
 //!
 //! Invariants:
@@ -27,7 +27,9 @@
 mod agenda;
 mod ages;
 mod carry;
+mod client_calls;
 pub mod clients;
+mod config;
 mod controller;
 mod cut;
 mod delay_key;
@@ -35,15 +37,18 @@ mod delayed_topics;
 mod delaying;
 mod delays;
 mod delivery;
+mod delivery_state;
 mod due;
 mod facts;
 mod filter;
+mod flush;
 mod gone;
 mod group_configs;
 mod group_requests;
 mod group_stats;
 mod groups;
 mod held;
+mod leadership;
 mod leading;
 mod lock_requests;
 mod locks;
@@ -55,6 +60,8 @@ mod offset_requests;
 mod offsets;
 mod open;
 pub mod operation;
+mod origin;
+mod outcome;
 mod produce;
 mod pull;
 pub mod raft_entries;
@@ -63,6 +70,7 @@ mod recall;
 mod recalled;
 mod relay;
 mod replica;
+mod replica_requests;
 mod replicas;
 mod request_reply;
 mod retry;
@@ -75,35 +83,31 @@ mod state;
 mod topic_requests;
 mod topics;
 mod upkeep;
+mod waking;
 mod walk;
 mod woken;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, VecDeque};
 
-use bytestring::ByteString;
-
 use self::clients::Clients;
-use self::delivery::Delivery;
+use self::delivery_state::Delivery;
 use self::due::Due;
 use self::facts::{Fact, Facts};
+use self::flush::Flush;
 use self::groups::Groups;
 use self::held::Held;
-use self::leading::Leading;
+use self::leadership::Leading;
 use self::rates::Rates;
 use self::replicas::Replicas;
 use self::state::{Durable, Snapshot};
-use self::upkeep::Flush;
 use self::woken::{Ended, Then, Woken};
 use crate::model::deadlines::Deadlines;
-use crate::model::nameserver::machine_of_shard;
-use crate::model::record::Host;
-use crate::model::reply::Produced;
 use crate::model::request::{Heartbeat, Presence};
-use crate::model::topic::{TopicChange, is_built_in, is_of_cluster};
+use crate::model::topic::TopicChange;
 use crate::model::{
-    Chunk, ClientId, DataVersion, GroupName, LogOffset, Moment, Now, Principal, QueueOffset,
-    Refusal, Reply, Request, ShardId, TopicConfig, TopicName,
+    ClientId, DataVersion, GroupName, LogOffset, Moment, Now, QueueOffset, Refusal, Request,
+    ShardId, TopicConfig,
 };
 use crate::storage::disk::{Disk, DiskError};
 use crate::storage::signal::Signal;
@@ -123,126 +127,16 @@ pub mod layout {
     pub use super::topics::{TopicRemoved, TopicSet, TopicTable};
 }
 
+pub use self::config::BrokerConfig;
 pub use self::cut::CutError;
 pub use self::delaying::Delay;
 pub use self::facts::FactError;
 pub use self::held::PullTask;
-pub use self::leading::{Leadership, Standing};
+pub use self::leadership::{Leadership, Standing};
 pub use self::open::{OpenError, OpenReport};
+pub use self::origin::Origin;
+pub use self::outcome::{Answer, Handled, Outcome, RETRY_AFTER_MS, Released};
 pub use self::replica::RawError;
-
-/// How long a refused producer is asked to wait before it retries, ms.
-pub const RETRY_AFTER_MS: u64 = 50;
-
-/// Configuration that is fixed for the life of a broker.
-#[derive(Clone, Debug)]
-pub struct BrokerConfig {
-    pub cluster: String,
-    pub broker_name: ByteString,
-    pub shard: ShardId,
-    /// The advertised address, stored in every record and in message ids.
-    pub store_host: Host,
-    /// Whether sending to a topic that does not exist creates it.
-    pub auto_create_topics: bool,
-    /// When the process started, on both clocks.
-    pub started: Now,
-    /// Offsets of groups that have been unused for longer than this are deleted, milliseconds.
-    pub offset_retention_ms: u64,
-    /// The delay of each level, from level 1 on, milliseconds; at least one.
-    pub delay_levels_ms: Vec<u64>,
-    /// A message that is sent again within this time is stored once; 0: it is stored again.
-    pub dedup_window_ms: u64,
-    /// Maximum rate at which replicas get the old log that they are missing, bytes per second; 0:
-    /// no limit.
-    pub catch_up_bytes_per_s: u64,
-}
-
-impl BrokerConfig {
-    /// Refuses reserved topic names: built-in ones, and names of a cluster or a shard.
-    fn check_topic_name(&self, topic: &TopicName) -> Result<(), Refusal> {
-        let name = topic.as_str();
-        let is_reserved = is_built_in(name)
-            || is_of_cluster(name, &self.cluster)
-            || is_shard_name(name, &self.broker_name);
-        if is_reserved { Err(Refusal::ReservedTopic(topic.detached())) } else { Ok(()) }
-    }
-}
-
-/// Whether a name is that of a shard of this machine, such as `s00-broker-a` and `s01-broker-a`.
-fn is_shard_name(name: &str, shard: &str) -> bool {
-    let machine = machine_of_shard(name);
-    name == shard || (machine.is_some() && machine == machine_of_shard(shard))
-}
-
-/// Where a reply goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Origin {
-    /// Number of the connection; 0 for requests from inside the process.
-    pub connection: u64,
-    /// The connection's id of this request; returned with the reply of a held pull.
-    pub ticket: u64,
-    /// The producer's address.
-    pub host: Host,
-    pub principal: Principal,
-    /// Whether a reply is expected.
-    pub wants_answer: bool,
-}
-
-impl Default for Origin {
-    fn default() -> Self {
-        let host = Host { address: [0; 4], port: 0.into() };
-        let principal = Principal::Anonymous;
-        Self { connection: 0, ticket: 0, host, principal, wants_answer: true }
-    }
-}
-
-/// A reply and its messages.
-#[derive(Debug)]
-pub struct Answer<R = Reply> {
-    pub reply: Result<R, Refusal>,
-    pub chunks: Vec<Chunk>,
-}
-
-impl<R> Answer<R> {
-    pub fn refused(refusal: Refusal) -> Self {
-        Self { reply: Err(refusal), chunks: Vec::new() }
-    }
-}
-
-/// What [`Broker::handle`] did with a request.
-#[derive(Debug)]
-pub enum Handled<R = Reply> {
-    Done(Outcome<R>),
-    /// Nothing was done, because the log has no room for `size` bytes. Retry when it has.
-    NoRoom {
-        size: usize,
-    },
-    /// The request may take time: await [`Broker::operate`].
-    Operation,
-}
-
-/// The outcome of a request.
-#[derive(Debug)]
-pub enum Outcome<R = Reply> {
-    Now(Answer<R>),
-    /// The reply to send once [`Broker::committed`] has reached `mark`; becomes
-    /// [`Refusal::OutcomeUnknown`] if the shard is fenced before that.
-    Committed {
-        mark: LogOffset,
-        reply: R,
-    },
-    /// The reply is returned later by [`Broker::advance`] or [`Broker::act`], with the origin.
-    Held,
-    /// The disk must be read first: await [`Broker::pull_cold`].
-    Cold(Box<PullTask>),
-}
-
-/// The reply to a pull that was held.
-#[derive(Debug)]
-pub struct Released<R = Reply> {
-    pub origin: Origin,
-    pub outcome: Outcome<R>,
-}
 
 /// An append whose messages are not visible yet.
 #[derive(Clone, Copy, Debug)]
@@ -250,19 +144,6 @@ struct Pending {
     end: LogOffset,
     queue: QueueKey,
     next: QueueOffset,
-}
-
-/// Messages that have been appended.
-struct Stored {
-    /// They are stored once the log is committed up to here.
-    mark: LogOffset,
-    produced: Produced,
-}
-
-impl From<Stored> for Handled {
-    fn from(Stored { mark, produced }: Stored) -> Self {
-        Self::Done(Outcome::Committed { mark, reply: Reply::Produced(produced) })
-    }
 }
 
 /// The mutable state. `pending` is in log order.

@@ -96,7 +96,7 @@ impl<D: Disk> Broker<D> {
 
     /// To be called before offsets are changed whose flush is waited for.
     pub(super) fn begin_flush(&self) -> FlushBegun {
-        let count = self.state.borrow().flush.count;
+        let count = self.state.borrow().flush.count();
         FlushBegun { count, cut_count: self.store.standing().cut_count }
     }
 
@@ -117,8 +117,7 @@ impl<D: Disk> Broker<D> {
             if !keys.iter().any(|key| state.durable.offsets.is_changed(group, *key)) {
                 return Some(Ok(()));
             }
-            let is_over = state.flush.count > begun.count;
-            is_over.then(|| state.flush.failed.clone().map_or(Ok(()), Err))
+            state.flush.outcome_since(begun.count)
         };
         self.flushes.wait(flushed).await?;
         if self.store.standing().cut_count != begun.cut_count {

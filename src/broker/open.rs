@@ -7,7 +7,7 @@ use std::fmt::{self, Display};
 use rustc_hash::FxHashMap;
 
 use super::delays;
-use super::delivery::Delivery;
+use super::delivery_state::Delivery;
 use super::facts::{Fact, FactError};
 use super::messages::messages_of;
 use super::rates::Rates;

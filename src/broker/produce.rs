@@ -8,8 +8,9 @@ use zerocopy::FromBytes;
 
 use super::delaying::Delay;
 use super::facts::MESSAGES;
+use super::outcome::Stored;
 use super::sent::{self, Key, SentRow};
-use super::{Broker, Handled, Origin, Pending, Stored};
+use super::{Broker, Handled, Origin, Pending};
 use crate::model::batch::{BatchItem, BatchItems};
 use crate::model::ids::TOPIC_NAME_SIZE_MAX;
 use crate::model::record::{

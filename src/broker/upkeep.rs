@@ -4,7 +4,7 @@
 //! | What | When |
 //! |---|---|
 //! | a held pull times out | at its own deadline |
-//! | committed offsets are written to the log | at once, but at most every [`FLUSH_EVERY_MS`] |
+//! | committed offsets are written to the log | at once, but at most every [`FLUSH_EVERY_MS`](super::flush::FLUSH_EVERY_MS) |
 //! | members of a group are notified of a change | within [`NOTIFY_AFTER_MS`], once for all changes until then |
 //! | a request to a client times out | at its own deadline |
 //! | clients without heartbeats are removed | every [`FORGET_EVERY_MS`] |
@@ -21,17 +21,14 @@ use super::facts::Facts;
 use super::held::HeldId;
 use super::offsets::{self, SweepRule, Swept};
 use super::state::Durable;
+use super::waking::ANSWERS_PER_STEP;
 use super::walk::Walk;
-use super::woken::ANSWERS_PER_STEP;
 use super::{Broker, Outcome, Released};
 use crate::model::deadlines::Deadlines;
 use crate::model::{GroupName, LogOffset, Moment, Now, Refusal, Timestamp};
 use crate::storage::AppendError;
 use crate::storage::disk::Disk;
 
-/// Minimum time between two facts about offsets (the reference flushes every 5 s; remoting
-/// reference, 5.6).
-const FLUSH_EVERY_MS: u64 = 1_000;
 /// Maximum number of facts written at a time; the rest follows after other work.
 const FACTS_PER_FLUSH: usize = 4;
 /// Delay before remaining or failed work continues.
@@ -54,17 +51,6 @@ pub fn first_deadlines() -> Deadlines<Due> {
     deadlines.insert(Moment(SWEEP_EVERY_MS), Due::Sweep(Walk::default()));
     deadlines.insert(Moment(SWEEP_LOCKS_EVERY_MS), Due::SweepLocks(Walk::default()));
     deadlines
-}
-
-/// State of writing offsets to the log.
-#[derive(Default)]
-pub struct Flush {
-    /// A deadline is set for it.
-    pub is_due: bool,
-    last: Option<Moment>,
-    /// Number of flushes that wrote everything or failed for good.
-    pub count: u64,
-    pub failed: Option<Refusal>,
 }
 
 impl<D: Disk> Broker<D> {
@@ -121,11 +107,10 @@ impl<D: Disk> Broker<D> {
     pub(super) fn schedule_flush(&self, now: Moment) {
         let earliest = {
             let state = &mut *self.state.borrow_mut();
-            if state.flush.is_due || !state.durable.offsets.has_changes() {
+            if state.flush.is_due() || !state.durable.offsets.has_changes() {
                 return;
             }
-            state.flush.is_due = true;
-            state.flush.last.map_or(now, |last| last.plus_ms(FLUSH_EVERY_MS))
+            state.flush.schedule(now)
         };
         match earliest <= now {
             true => self.flush_some(now),
@@ -184,10 +169,7 @@ impl<D: Disk> Broker<D> {
     }
 
     fn flushed(&self, now: Moment, failed: Option<Refusal>) {
-        {
-            let flush = &mut self.state.borrow_mut().flush;
-            *flush = Flush { is_due: false, last: Some(now), count: flush.count + 1, failed };
-        }
+        self.state.borrow_mut().flush.end(now, failed);
         // After a failure, the next commit retries; without one nothing has changed.
         self.flushes.notify();
     }
