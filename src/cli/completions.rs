@@ -12,8 +12,9 @@ pub struct CompletionsArgs {
     shell: Shell,
 }
 
-pub fn run(args: CompletionsArgs) -> Result<(), Failure> {
+/// Prints the script for `command`, which has all commands and options.
+pub fn run(args: CompletionsArgs, mut command: clap::Command) -> Result<(), Failure> {
     let mut text = Vec::new();
-    clap_complete::generate(args.shell, &mut super::command(), "ringmq", &mut text);
+    clap_complete::generate(args.shell, &mut command, "ringmq", &mut text);
     output::write_out(&text).map(|_| ())
 }

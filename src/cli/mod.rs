@@ -6,6 +6,7 @@
 mod check;
 mod cluster;
 mod completions;
+mod failure;
 mod file;
 mod group;
 mod msg;
@@ -22,6 +23,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use self::failure::Failure;
 use crate::config::{
     BrokerOptions, DEV_READY_SEGMENTS, DEV_SEGMENT_SIZE, DevOptions, NameServerOptions,
 };
@@ -52,27 +54,6 @@ enum Command {
     Completions(completions::CompletionsArgs),
 }
 
-/// Why a command failed, and its exit code.
-#[derive(Debug)]
-pub struct Failure {
-    pub code: u8,
-    pub message: String,
-}
-
-impl Failure {
-    pub fn failed(message: impl ToString) -> Self {
-        Self { code: 1, message: message.to_string() }
-    }
-
-    pub fn usage(message: impl ToString) -> Self {
-        Self { code: 2, message: message.to_string() }
-    }
-
-    pub fn unreachable(message: impl ToString) -> Self {
-        Self { code: 4, message: message.to_string() }
-    }
-}
-
 /// Runs the command in `args`, which start with the program's name.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
@@ -96,7 +77,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Cluster(args) => cluster::run(args),
         Command::Replica(args) => replica::run(args),
         Command::Check(args) => check::run(args),
-        Command::Completions(args) => completions::run(args),
+        Command::Completions(args) => completions::run(args, command()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

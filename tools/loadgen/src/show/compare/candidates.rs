@@ -1,7 +1,9 @@
 //! Groups runs into candidates: which runs are repeats of each other.
 
 use crate::findings::report::Report;
-use crate::show::compare::CANDIDATE;
+
+/// Key in a report's environment that names its candidate.
+pub const CANDIDATE: &str = "candidate";
 
 /// What is compared: one target and workload, with the repeats.
 pub struct Candidate {

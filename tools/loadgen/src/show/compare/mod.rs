@@ -22,7 +22,7 @@ use std::path::Path;
 use crate::findings::report::Report;
 use crate::findings::reports::{ReadError, read};
 use crate::findings::verdict::Verdict;
-use crate::show::compare::candidates::{Candidate, candidates};
+use crate::show::compare::candidates::{CANDIDATE, Candidate, candidates};
 use crate::show::compare::rows::Row;
 
 /// Runs whose durations differ by more than this share are not comparable.
@@ -44,9 +44,6 @@ pub struct Comparison {
     rows: Vec<Row>,
     doubts: Vec<String>,
 }
-
-/// Key in a report's environment that names its candidate.
-const CANDIDATE: &str = "candidate";
 
 /// Compares the runs in `files`, each `FILE` or `NAME=FILE`, and writes `compare.html` to `out`.
 pub fn run(files: &[String], out: Option<&Path>) -> Result<Comparison, CompareError> {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use nix::mount::{MntFlags, umount2};
 use nix::unistd::geteuid;
 
-use super::EmbeddedError;
+use super::error::EmbeddedError;
 use crate::options::TargetOptions;
 
 /// Smallest image on which the broker still has room for segments, bytes.

@@ -18,7 +18,9 @@
 //! Start reading at [`Embedded::start`]. One process is in [`server`], the directories are in
 //! [`ground`]. Not here: when a server is killed or frozen ([`crate::target::faults`]).
 
+mod error;
 mod ground;
+mod program;
 mod relay;
 mod server;
 
@@ -33,11 +35,13 @@ use serde_json::{Map, Value};
 
 use crate::options::{Flush, TargetOptions};
 use crate::target::device;
+pub use error::EmbeddedError;
 use ground::Ground;
+pub use program::SERVER_COMMAND;
 pub use relay::Cut;
 use relay::{Network, local};
+pub use server::Launch;
 use server::Server;
-pub use server::{Launch, PROGRAM_VARIABLE, SERVER_COMMAND};
 
 /// A shard also listens on two ports below its own, for old clients.
 const PORTS_BELOW: u16 = 2;
@@ -53,24 +57,6 @@ const SMALL_SEGMENT_SIZE: &str = "64MiB";
 /// Segment size and ready segments elsewhere: the defaults of `ringmq broker`.
 const SEGMENT_SIZE: &str = "256MiB";
 const READY_SEGMENTS: &str = "2";
-
-#[derive(Debug, thiserror::Error)]
-pub enum EmbeddedError {
-    #[error("{program} cannot be started: {cause}; set {PROGRAM_VARIABLE}, or use --namesrv")]
-    Start { program: String, cause: io::Error },
-    #[error("the {what} did not report that it is ready{said}")]
-    NotReady { what: String, said: String },
-    #[error("no {count} free ports in a row on loopback")]
-    Ports { count: u16 },
-    #[error("no relay at {listen}: {cause}")]
-    Relay { listen: SocketAddr, cause: io::Error },
-    #[error("{path}: {cause}")]
-    Directory { path: String, cause: io::Error },
-    #[error("--disk-image mounts a file system, which only root may do")]
-    NotRoot,
-    #[error("the disk image cannot be made: {0}")]
-    Image(String),
-}
 
 /// Owns the servers of one run, which stop when it is dropped.
 pub struct Embedded {

@@ -1,7 +1,6 @@
 //! One server as a child process that can be killed, frozen and restarted.
 
 use std::collections::VecDeque;
-use std::env;
 use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader};
 use std::os::unix::process::CommandExt;
@@ -13,12 +12,9 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::EmbeddedError;
+use super::error::EmbeddedError;
+use super::program::program;
 
-/// Environment variable that names the broker's program.
-pub const PROGRAM_VARIABLE: &str = "RINGMQ_BIN";
-/// First argument that makes loadgen act as the program `ringmq`; ringmq's own arguments follow it.
-pub const SERVER_COMMAND: &str = "ringmq";
 /// Prefix of the line that a server prints when it is ready.
 const READY: &str = "ringmq ready";
 /// Maximum time for a server to become ready, and to stop.
@@ -209,16 +205,6 @@ impl Server {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no thread panics while it holds a server")
     }
-}
-
-/// The broker's program: from the environment, or this executable, which contains the broker (see
-/// `main`), so that a run needs no other program.
-fn program() -> Vec<OsString> {
-    if let Some(program) = env::var_os(PROGRAM_VARIABLE) {
-        return vec![program];
-    }
-    let own = env::current_exe().map_or_else(|_| "loadgen".into(), OsString::from);
-    vec![own, SERVER_COMMAND.into()]
 }
 
 fn forward_lines(from: impl io::Read, to: impl FnMut(String)) {
