@@ -371,7 +371,7 @@ fn load(
     rate: u32,
     batch: u32,
 ) -> Child {
-    let mut command = generator(options.cpus[1]);
+    let mut command = generator(options.cpus[1], false);
     command.args(["steady", "--namesrv", NAMESERVER, "--topic", topic, "--no-consume"]);
     command.args([
         "--queues",

@@ -151,7 +151,7 @@ fn producers_p99(
     work: impl FnOnce(&mut Child),
 ) -> Latency {
     let report = directory.join("report");
-    let mut command = generator(options.cpus[1]);
+    let mut command = generator(options.cpus[1], false);
     command.args(["steady", "--namesrv", NAMESERVER, "--topic", "plain", "--no-consume"]);
     command.args(["--rate", &options.rate.to_string(), "--connections", "4", "--warmup", "1s"]);
     command.args(["--duration", &format!("{seconds}s"), "--out"]).arg(&report);

@@ -239,7 +239,7 @@ fn measure(
 
 fn load(options: &Options, directory: &Path, load: Load) -> Report {
     let out = directory.join("report");
-    let mut command = generator(options.cpus[1]);
+    let mut command = generator(options.cpus[1], load.rate.is_none());
     command.args(["steady", "--namesrv", NAMESERVER, "--topic", TOPIC, "--queues", "8"]);
     let rate = load.rate.map_or("max".to_owned(), |rate| format!("{rate:.0}"));
     command.args(["--rate", &rate, "--header", "fixed", "--no-consume"]);

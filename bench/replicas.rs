@@ -264,12 +264,7 @@ impl Default for Load<'_> {
 impl Load<'_> {
     /// Starts `loadgen steady`.
     fn start(self, options: &Options, directory: &Path, seconds: u64) -> Child {
-        // At the maximum rate it would leave nothing of the core to the followers.
-        let mut command = if self.rate == "max" {
-            pinned(options.cpus[1], "loadgen")
-        } else {
-            generator(options.cpus[1])
-        };
+        let mut command = generator(options.cpus[1], self.rate == "max");
         command.args(["steady", "--namesrv", NAMESERVER, "--topic", TOPIC, "--no-consume"]);
         command.args(["--queues", &QUEUES.to_string(), "--header", "fixed", "--warmup", "0s"]);
         command.args(["--rate", self.rate, "--batch", &self.batch.to_string()]);

@@ -269,7 +269,7 @@ fn load(options: &Options, directory: &Path, size: Size, rate: &str) -> Report {
     );
     let (file, out) = (directory.join("load.toml"), directory.join("report"));
     fs::write(&file, workload).expect("the directory can be written");
-    let mut command = generator(options.cpus[1]);
+    let mut command = generator(options.cpus[1], rate == "\"max\"");
     command.arg("run").arg(&file).args(["--namesrv", NAMESERVER, "--out"]).arg(&out);
     let output = command.output().expect("loadgen starts");
     let code = output.status.code();
