@@ -19,7 +19,7 @@ const OF_OTHERS: [(&str, &str); 1] = [("loadgen merge", "part")];
 
 /// Sources whose texts tell a user what to do, and the commands in which the user may be. An option
 /// must exist in each of them.
-const ERRORS: [(&str, &str, &[&str]); 22] = [
+const ERRORS: [(&str, &str, &[&str]); 23] = [
     ("src/client/registrar.rs", "ringmq", &["broker", "dev"]),
     ("src/model/refusal.rs", "ringmq", &["broker", "dev"]),
     ("src/cli/group.rs", "ringmq", &["group reset"]),
@@ -39,6 +39,7 @@ const ERRORS: [(&str, &str, &[&str]); 22] = [
     ("tools/loadgen/src/findings/rows.rs", "loadgen", &["steady", "ramp", "double11", "run"]),
     ("tools/loadgen/src/plan/double11.rs", "loadgen", &["double11"]),
     ("tools/loadgen/src/plan/scenario.rs", "loadgen", &["steady"]),
+    ("tools/loadgen/src/target/embedded/error.rs", "loadgen", &["steady", "double11", "run"]),
     ("tools/loadgen/src/target/embedded/mod.rs", "loadgen", &["steady", "ramp", "double11", "run"]),
     ("tools/loadgen/src/target/faults/filler.rs", "loadgen", &["steady", "double11", "run"]),
     ("tools/loadgen/src/target/faults/mod.rs", "loadgen", &["steady", "double11", "run"]),
