@@ -29,8 +29,6 @@ use crate::model::{GroupName, LogOffset, Moment, Now, Refusal, Timestamp};
 use crate::storage::AppendError;
 use crate::storage::disk::Disk;
 
-/// Maximum number of facts written at a time; the rest follows after other work.
-const FACTS_PER_FLUSH: usize = 4;
 /// Delay before remaining or failed work continues.
 const SOON_MS: u64 = 1;
 const RETRY_MS: u64 = 50;
@@ -136,27 +134,23 @@ impl<D: Disk> Broker<D> {
         groups.iter().for_each(|group| self.notify_members(group));
     }
 
+    /// Writes one fact about offsets; the rest follows after other work.
     fn flush_some(&self, now: Moment) {
-        for _ in 0..FACTS_PER_FLUSH {
-            match self.flush_one(self.store.elapsed_stamp(now)) {
-                Ok(true) => {}
-                Ok(false) => return self.flushed(now, None),
-                Err(AppendError::NoRoom) => {
-                    return self.at(now.plus_ms(RETRY_MS), Due::FlushOffsets);
-                }
-                // The new leader has its own.
-                Err(AppendError::NotLeader) => {
-                    let shard = self.config.shard.0;
-                    return self.flushed(now, Some(Refusal::NotLeader { shard }));
-                }
-                Err(error) => {
-                    let refusal = self.refuse_append(error, 0);
-                    tracing::warn!(shard = self.config.shard.0, "cannot write offsets: {refusal}");
-                    return self.flushed(now, Some(refusal));
-                }
+        let failed = match self.flush_one(self.store.elapsed_stamp(now)) {
+            Ok(_) if self.state.borrow().durable.offsets.has_changes() => {
+                return self.at(now.plus_ms(SOON_MS), Due::FlushOffsets);
             }
-        }
-        self.at(now.plus_ms(SOON_MS), Due::FlushOffsets);
+            Ok(_) => None,
+            Err(AppendError::NoRoom) => return self.at(now.plus_ms(RETRY_MS), Due::FlushOffsets),
+            // The new leader has its own.
+            Err(AppendError::NotLeader) => Some(Refusal::NotLeader { shard: self.config.shard.0 }),
+            Err(error) => {
+                let refusal = self.refuse_append(error, 0);
+                tracing::warn!(shard = self.config.shard.0, "cannot write offsets: {refusal}");
+                Some(refusal)
+            }
+        };
+        self.flushed(now, failed);
     }
 
     /// Writes one fact about offsets; false if all are logged.
