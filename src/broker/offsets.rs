@@ -1,8 +1,8 @@
 //! The offset of each consumer group in each queue of this shard.
 //!
-//! The group sees a committed offset immediately. The log gets it with the next fact; there is at
-//! most one fact a second, however many queues and groups commit (the reference flushes every 5 s;
-//! remoting reference, 5.6). Logged offsets change only in [`apply`](Offsets::apply).
+//! The group sees a committed offset immediately. The log gets all that have changed at most once a
+//! second, in facts of [`ROWS_PER_FACT`] (the reference flushes every 5 s; remoting reference, 5.6).
+//! Logged offsets change only in [`apply`](Offsets::apply).
 //!
 //! An operator may reset an offset while the group has members (5.7). A member that has not noticed
 //! goes on where it was, and commits that. So the reset is *pending*, and commits of the pair are

@@ -29,8 +29,9 @@ use crate::model::{GroupName, LogOffset, Moment, Now, Refusal, Timestamp};
 use crate::storage::AppendError;
 use crate::storage::disk::Disk;
 
-/// Delay before remaining or failed work continues.
-const SOON_MS: u64 = 1;
+/// The deadline of work that continues as soon as other tasks have run.
+const LONG_DUE: Moment = Moment(0);
+/// Delay before failed work is tried again.
 const RETRY_MS: u64 = 50;
 /// Delay before members of a group are notified of a change. A new member is notified at once.
 const NOTIFY_AFTER_MS: u64 = 100;
@@ -63,6 +64,7 @@ impl<D: Disk> Broker<D> {
     pub fn act(&self, now: Now) -> Vec<Released> {
         self.wake_delivery(now.moment);
         let mut released = Vec::new();
+        let mut has_unlogged = false;
         for _ in 0..ANSWERS_PER_STEP {
             let due = self.state.borrow_mut().deadlines.take_due(now.moment);
             match due {
@@ -70,7 +72,7 @@ impl<D: Disk> Broker<D> {
                 Some(Due::Pull(id)) => released.extend(self.end_hold(id)),
                 Some(Due::Call(id)) => self.reply_arrived(id, Err(CallError::TimedOut)),
                 Some(Due::RoomLimit(reached)) => reached.set(),
-                Some(Due::FlushOffsets) => self.flush_some(now.moment),
+                Some(Due::FlushOffsets) => has_unlogged |= self.flush_some(now.moment),
                 Some(Due::NotifyMembers) => self.notify_changed_groups(),
                 Some(Due::ForgetClients) => {
                     self.forget_clients(now.moment);
@@ -80,6 +82,9 @@ impl<D: Disk> Broker<D> {
                 Some(Due::Sweep(walk)) => self.sweep_some(walk, now.moment),
                 Some(Due::SweepLocks(walk)) => self.sweep_locks(walk, now.moment),
             }
+        }
+        if has_unlogged {
+            self.at(LONG_DUE, Due::FlushOffsets);
         }
         released
     }
@@ -111,7 +116,8 @@ impl<D: Disk> Broker<D> {
             state.flush.schedule(now)
         };
         match earliest <= now {
-            true => self.flush_some(now),
+            true if self.flush_some(now) => self.at(LONG_DUE, Due::FlushOffsets),
+            true => {}
             false => self.at(earliest, Due::FlushOffsets),
         }
     }
@@ -134,14 +140,16 @@ impl<D: Disk> Broker<D> {
         groups.iter().for_each(|group| self.notify_members(group));
     }
 
-    /// Writes one fact about offsets; the rest follows after other work.
-    fn flush_some(&self, now: Moment) {
+    /// Writes one fact about offsets. Returns whether there are more, which are to be written after
+    /// other work.
+    fn flush_some(&self, now: Moment) -> bool {
         let failed = match self.flush_one(self.store.elapsed_stamp(now)) {
-            Ok(_) if self.state.borrow().durable.offsets.has_changes() => {
-                return self.at(now.plus_ms(SOON_MS), Due::FlushOffsets);
-            }
+            Ok(_) if self.state.borrow().durable.offsets.has_changes() => return true,
             Ok(_) => None,
-            Err(AppendError::NoRoom) => return self.at(now.plus_ms(RETRY_MS), Due::FlushOffsets),
+            Err(AppendError::NoRoom) => {
+                self.at(now.plus_ms(RETRY_MS), Due::FlushOffsets);
+                return false;
+            }
             // The new leader has its own.
             Err(AppendError::NotLeader) => Some(Refusal::NotLeader { shard: self.config.shard.0 }),
             Err(error) => {
@@ -151,6 +159,7 @@ impl<D: Disk> Broker<D> {
             }
         };
         self.flushed(now, failed);
+        false
     }
 
     /// Writes one fact about offsets; false if all are logged.

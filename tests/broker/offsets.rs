@@ -96,6 +96,35 @@ fn commits_of_a_second_share_one_entry() {
     });
 }
 
+/// However many have changed, they are in the log before the deadline's tick is over, and no step writes
+/// more than one entry.
+#[test]
+fn thousands_of_changed_offsets_reach_the_log_in_steps() {
+    const GROUPS: i64 = 5_500;
+    sim::run(async {
+        let broker = open(&SimDisk::new(67)).await;
+        send(&broker, produce("t", 0, "A", b"one")).await.unwrap();
+        let before = broker.store().stats().appends;
+        for nth in 0..GROUPS {
+            let group = Some(GroupName::new(format!("g{nth}")).unwrap());
+            ask(&broker, Request::Pull(Pull { group, commit: Some(1), ..pull("t", 0, 0) }));
+        }
+        let tick = Now { moment: NOW.moment.plus_ms(1_000), ..NOW };
+        let later = Now { moment: tick.moment.plus_ms(7), ..tick };
+        let mut appends = broker.store().stats().appends;
+        assert_eq!(appends - before, 1, "the first one is written at once");
+        let mut steps = 0;
+        while broker.next_deadline().is_some_and(|due| due <= tick.moment) {
+            broker.act(later);
+            commit(&broker).await;
+            let now = broker.store().stats().appends;
+            assert!(now - appends <= 1, "{} entries in one step", now - appends);
+            (appends, steps) = (now, steps + 1);
+        }
+        assert_eq!((appends - before, steps), (1 + 6, 6));
+    });
+}
+
 /// A consumer gets its messages even if the offset table is full.
 #[test]
 fn a_full_offset_table_does_not_keep_messages_from_consumers() {
