@@ -84,6 +84,7 @@ impl Delivery {
         self.is_due = true;
         self.beginnings += 1;
     }
+
     /// Has the task look for what is due if it is time to; returns whether it is.
     pub fn wake(&mut self, now: Moment) -> bool {
         let is_time = self.next().is_some_and(|next| next <= now);

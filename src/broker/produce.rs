@@ -33,8 +33,8 @@ const TOPIC_FACT_SIZE: usize = 512;
 /// Maximum number of messages in a batch.
 pub const BATCH_COUNT_MAX: usize = 65_536;
 
-/// The region as a property, with the end of the property before it, is shorter, bytes.
-const REGION_SIZE_MAX: usize = 32;
+/// Room that a region leaves for the other properties that the broker adds, bytes.
+const REGION_ROOM: usize = 1024;
 
 /// What the index stores for each message of an append: its size and the hash of its tag.
 pub type Sizes = SmallVec<[(u32, i32); 1]>;
@@ -68,7 +68,7 @@ impl<D: Disk> Broker<D> {
             Some(_) if !request.is_batch => self.added_to_request(&request.properties),
             _ => shared_properties(request),
         };
-        if self.state.borrow().durable.topics.has_trace_topic() {
+        if !request.is_batch && self.state.borrow().durable.topics.has_trace_topic() {
             add_region(&mut shared, request);
         }
         let record =
@@ -493,17 +493,15 @@ fn shared_properties(request: &Produce) -> Vec<u8> {
     pairs.filter(|pair| !is_unique_key(pair)).flatten().copied().collect()
 }
 
-/// Adds the region without which 5.x consumers do not trace a message (remoting reference, 5.22), if
-/// the message has none and there is room for it.
+/// Adds the region without which 5.x consumers do not trace a message (remoting reference, 5.11), if
+/// the message has none and there is room for it. Messages of a batch get none: it would change the
+/// positions by which a resend of the batch is answered.
 #[cold]
 fn add_region(shared: &mut Vec<u8>, request: &Produce) {
     let own = &request.properties;
-    let is_given = [&own[..], shared].iter().any(|all| property(all, PROPERTY_REGION).is_some());
-    let has_room = own.len() + shared.len() + REGION_SIZE_MAX <= PROPERTIES_SIZE_MAX;
+    let is_given = property(own, PROPERTY_REGION).is_some();
+    let has_room = own.len() + shared.len() + REGION_ROOM <= PROPERTIES_SIZE_MAX;
     if !is_given && has_room && !is_for_traces(request.topic.as_str()) {
-        if shared.last().is_some_and(|byte| *byte != PROPERTY_END) {
-            shared.push(PROPERTY_END);
-        }
         push_property(shared, PROPERTY_REGION, REGION.as_bytes());
     }
 }

@@ -28,8 +28,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::facts::{Fact, Facts, ITEMS_PER_SLICE, SENT};
 use crate::model::record::{
-    PROPERTY_NAME_END, PROPERTY_REAL_QUEUE, PROPERTY_REAL_TOPIC, PROPERTY_TIMER_OUT_MS,
-    PROPERTY_UNIQUE_KEY, RecordHead, RecordView, pairs, property,
+    PROPERTY_NAME_END, PROPERTY_REAL_QUEUE, PROPERTY_REAL_TOPIC, PROPERTY_REGION,
+    PROPERTY_TIMER_OUT_MS, PROPERTY_UNIQUE_KEY, RecordHead, RecordView, pairs, property,
 };
 use crate::model::topic::GROUP_TOPIC_SIGN;
 use crate::model::{LogOffset, QueueId, QueueOffset, Timestamp};
@@ -74,7 +74,8 @@ pub type Key = [u8; 16];
 const NO_KEY: Key = [0; 16];
 
 /// Properties that the broker sets on messages that it stores.
-const SET_BY_BROKER: [&str; 3] = [PROPERTY_REAL_TOPIC, PROPERTY_REAL_QUEUE, PROPERTY_TIMER_OUT_MS];
+const SET_BY_BROKER: [&str; 4] =
+    [PROPERTY_REAL_TOPIC, PROPERTY_REAL_QUEUE, PROPERTY_TIMER_OUT_MS, PROPERTY_REGION];
 
 /// The key of `count` messages in the topic with this number, of which the first has these properties.
 /// `None` without a unique key.
@@ -362,6 +363,7 @@ mod tests {
             of(7, 1, tag, unique),
             of(7, 1, unique, "TAGS\u{1}a"),
             of(7, 1, unique, &format!("{tag}REAL_TOPIC\u{1}t\u{2}TIMER_OUT_MS\u{1}9\u{2}")),
+            of(7, 1, unique, &format!("{tag}MSG_REGION\u{1}r\u{2}")),
         ];
         for same in same {
             assert_eq!(same, one);

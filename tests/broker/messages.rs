@@ -513,7 +513,8 @@ fn messages_have_a_region_while_there_is_a_topic_for_traces() {
     }
     const REGION: &[u8] = b"MSG_REGION\x01DefaultRegion\x02";
     sim::run(async {
-        let broker = open(&SimDisk::new(65)).await;
+        let disk = SimDisk::new(65);
+        let broker = open(&disk).await;
         let plain = produce("t", 0, "A", b"x");
         let own = plain.properties.to_vec();
         let with =
@@ -529,21 +530,20 @@ fn messages_have_a_region_while_there_is_a_topic_for_traces() {
         assert_eq!(stored(&broker, &with(&given)).await, [given], "it has one");
         let filling = [b"K\x01", &[b'k'; 32_767 - 3][..], b"\x02"].concat();
         assert_eq!(stored(&broker, &with(&filling)).await, [filling], "there is no room");
+        let mut item = Vec::new();
+        BatchItem { flag: 0, body: b"x", properties: &own }.write(&mut item);
+        let batch = Produce { is_batch: true, body: item.into(), ..with(b"") };
+        assert_eq!(stored(&broker, &batch).await, std::slice::from_ref(&own), "of a batch");
         let trace = Produce { topic: topic(traces), ..plain.clone() };
         assert_eq!(
             stored(&broker, &trace).await,
             std::slice::from_ref(&own),
             "a trace is not traced"
         );
-        let mut items = Vec::new();
-        for properties in [&b"A\x01a"[..], b""] {
-            BatchItem { flag: 0, body: b"x", properties }.write(&mut items);
-        }
-        let batch = Produce { is_batch: true, body: items.into(), ..with(b"P\x01p") };
-        let shared = [b"P\x01p\x02", REGION].concat();
-        let ends = |properties: &Vec<u8>| properties.ends_with(&shared);
-        let messages = stored(&broker, &batch).await;
-        assert!(messages.len() == 2 && messages.iter().all(ends), "{messages:?}");
+        set_topic(&broker, TopicConfig::new(topic(traces), 2)).await;
+        drop(broker);
+        let broker = open(&disk).await;
+        assert_eq!(stored(&broker, &plain).await, [[&own, REGION].concat()], "after a restart");
 
         let deletion = Request::DeleteTopic { topic: topic(traces) };
         answer(&broker, deletion).await.reply.unwrap();
