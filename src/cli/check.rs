@@ -46,6 +46,7 @@ struct Row {
 
 pub fn run(args: CheckArgs) -> Result<(), Failure> {
     let shard_count = args.shards.map_or(preflight::allowed_cpus().len(), usize::from);
+    preflight::raise_limits();
     let findings = preflight::check(&Needs {
         shard_count,
         io_memory_bytes: io_memory(args.tail_cache) as u64,

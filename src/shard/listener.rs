@@ -16,9 +16,11 @@ const ANSWER_MAX: Duration = Duration::from_millis(200);
 /// How long the listener of a dead process may linger.
 const PREDECESSOR_MAX: Duration = Duration::from_secs(2);
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
-/// Pause after a connection that could not be accepted: running out of file descriptors must neither end
-/// the listener nor make it spin, nor fill the log.
+/// Pause after a failed accept: running out of file descriptors must neither end the listener nor
+/// make it spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
+/// Refused connections are logged no more often than this.
+const SAY_EVERY: Duration = Duration::from_secs(1);
 
 /// Binds `address`, or reports who may be using it.
 ///
@@ -69,12 +71,15 @@ pub async fn accept_each<S: Service>(
     shard: &Shard<S>,
     accept: impl Fn(TcpStream) -> io::Result<()>,
 ) {
+    let mut said_at: Option<Instant> = None;
     while !shard.is_stopping.get() {
         match listener.accept().await {
             Ok(stream) => {
-                if let Err(error) = accept(stream) {
+                if let Err(error) = accept(stream)
+                    && said_at.is_none_or(|at| at.elapsed() >= SAY_EVERY)
+                {
+                    said_at = Some(Instant::now());
                     tracing::warn!(shard = shard.id.0, "connection refused: {error}");
-                    reactor::sleep(ACCEPT_PAUSE).await;
                 }
                 reactor::pass().await;
             }

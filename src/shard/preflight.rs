@@ -263,8 +263,8 @@ fn nofile((soft, hard): (u64, u64), needs: &Needs) -> Finding {
     } else {
         format!("as root: prlimit --pid $$ --nofile={wanted}, or LimitNOFILE={wanted} in the unit")
     };
-    if soft < own {
-        let found = format!("{found}, at least {own} are needed before the first connection");
+    if soft <= own {
+        let found = format!("{found}, {own} are needed before the first connection");
         return Finding::fail(NAME, found, remedy);
     }
     let (connections, expected) = (needs.connections_of(soft), needs.connections_max);
@@ -537,8 +537,8 @@ mod tests {
         for (soft, hard, state, remedy) in [
             (1 << 20, 1 << 20, State::Ok, ""),
             (RLIM_INFINITY, RLIM_INFINITY, State::Ok, ""),
-            (319, 1 << 20, State::Fail, "ulimit -n 10320"),
-            (320, 1 << 20, State::Warn, "ulimit -n 10320"),
+            (320, 1 << 20, State::Fail, "ulimit -n 10320"),
+            (321, 1 << 20, State::Warn, "ulimit -n 10320"),
             (4_096, 4_096, State::Warn, "as root: prlimit --pid $$ --nofile=10320"),
         ] {
             let finding = nofile((soft, hard), &needs());
