@@ -13,6 +13,8 @@
 mod client;
 #[path = "dev.rs"]
 mod dev;
+#[path = "generator.rs"]
+mod generator;
 #[path = "place.rs"]
 mod place;
 #[path = "processes.rs"]
@@ -36,8 +38,9 @@ use ringmq::model::{GroupConfig, GroupName, QueueId, Request, TopicName};
 
 use self::client::{Client, Message, Position, push_message, push_one_way, push_request};
 use self::dev::dev;
+use self::generator::generator;
 use self::place::Place;
-use self::processes::{NAMESERVER, PATIENCE, Server, create_topic, generator, median};
+use self::processes::{NAMESERVER, PATIENCE, Server, create_topic, median};
 use self::report::{Latency, Report};
 use self::usage::cpu;
 

@@ -10,6 +10,8 @@
 //! one of them for the members when it is notified, and computes its queues from their sorted list. The group
 //! has settled when all members have computed theirs from the same list: then each queue has one owner.
 
+#[path = "generator.rs"]
+mod generator;
 #[path = "nameserver.rs"]
 mod nameserver;
 #[path = "place.rs"]
@@ -37,11 +39,10 @@ use ringmq::model::{GroupName, Request, TopicName};
 use ringmq::wire::codes::request::NOTIFY_CONSUMER_IDS_CHANGED;
 use ringmq::wire::{FRAME_SIZE_MAX, HeaderEncoding, decode_reply, encode_request, next_frame};
 
+use self::generator::generator;
 use self::nameserver::nameserver;
 use self::place::Place;
-use self::processes::{
-    BROKER, NAMESERVER, PATIENCE, Server, create_topic, generator, median, pinned,
-};
+use self::processes::{BROKER, NAMESERVER, PATIENCE, Server, create_topic, median, pinned};
 use self::report::{Latency, Report};
 
 const TOPIC: &str = "members";

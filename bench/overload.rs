@@ -16,6 +16,8 @@
 
 #[path = "dev.rs"]
 mod dev;
+#[path = "generator.rs"]
+mod generator;
 #[path = "place.rs"]
 mod place;
 #[path = "processes.rs"]
@@ -33,8 +35,9 @@ use std::path::Path;
 use clap::{Parser, ValueEnum};
 
 use self::dev::dev;
+use self::generator::generator;
 use self::place::Place;
-use self::processes::{NAMESERVER, create_topic, generator, median};
+use self::processes::{NAMESERVER, create_topic, median};
 use self::report::{Latency, Report};
 use self::throttle::Throttle;
 use self::usage::cpu;

@@ -39,9 +39,7 @@ use ringmq::model::replicas::{ReplicaLag, ReplicaSet};
 use self::dev::dev;
 use self::nameserver::nameserver;
 use self::place::Place;
-use self::processes::{
-    BROKER, NAMESERVER, PATIENCE, Server, create_topic, generator, median, pinned,
-};
+use self::processes::{BROKER, NAMESERVER, PATIENCE, Server, create_topic, median, pinned};
 use self::report::{Latency, Report};
 use self::throttle::Throttle;
 use self::usage::cpu;
@@ -264,7 +262,8 @@ impl Default for Load<'_> {
 impl Load<'_> {
     /// Starts `loadgen steady`.
     fn start(self, options: &Options, directory: &Path, seconds: u64) -> Child {
-        let mut command = generator(options.cpus[1], self.rate == "max");
+        // Not ahead of the others: the followers are on the same core.
+        let mut command = pinned(options.cpus[1], "loadgen");
         command.args(["steady", "--namesrv", NAMESERVER, "--topic", TOPIC, "--no-consume"]);
         command.args(["--queues", &QUEUES.to_string(), "--header", "fixed", "--warmup", "0s"]);
         command.args(["--rate", self.rate, "--batch", &self.batch.to_string()]);

@@ -67,7 +67,7 @@ impl FromIterator<Option<f64>> for Latency {
 impl Display for Latency {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match (self.valid.len(), self.rounds) {
-            (0, _) => f.write_str("not valid: the generator was late"),
+            (0, _) => f.write_str("not valid"),
             (valid, rounds) if valid == rounds => write!(f, "{:.2} ms", self.ms()),
             (valid, rounds) => {
                 write!(f, "{:.2} ms ({valid} of {rounds} rounds are valid)", self.ms())

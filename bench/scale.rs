@@ -12,6 +12,8 @@
 
 #[path = "dev.rs"]
 mod dev;
+#[path = "generator.rs"]
+mod generator;
 #[path = "place.rs"]
 mod place;
 #[path = "processes.rs"]
@@ -31,8 +33,9 @@ use ringmq::model::{GroupName, QueueId, Request, TopicName};
 use ringmq::wire::{HeaderEncoding, encode_request};
 
 use self::dev::dev;
+use self::generator::generator;
 use self::place::Place;
-use self::processes::{BROKER, NAMESERVER, PATIENCE, create_topic, generator};
+use self::processes::{BROKER, NAMESERVER, PATIENCE, create_topic};
 use self::report::{Latency, Report};
 
 const TOPICS: u32 = 10;
