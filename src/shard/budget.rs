@@ -68,10 +68,7 @@ impl Share {
         if self.try_set(bytes) {
             return;
         }
-        let place = self.pool.next_place.get();
-        self.pool.next_place.set(place + 1);
-        self.place.set(Some(place));
-        let place = Place { share: self, place };
+        let place = Place::take(self);
         poll_fn(|context| place.poll(context, || self.fits(bytes))).await;
         self.set(bytes);
     }
@@ -82,7 +79,8 @@ impl Share {
 
     /// Whether memory that becomes free is given to this connection first.
     pub fn is_next(&self) -> bool {
-        self.place.get().is_some() && self.pool.first() == self.place.get()
+        let first = self.pool.waiting.borrow().keys().next().copied();
+        first.is_some() && first == self.place.get()
     }
 
     /// Whether more than half of the budget is in use.
@@ -124,11 +122,6 @@ impl Drop for Share {
 }
 
 impl Pool {
-    /// The first place of those that wait.
-    fn first(&self) -> Option<u64> {
-        self.waiting.borrow().keys().next().copied()
-    }
-
     fn wake_first(&self) {
         let first = self.waiting.borrow().values().next().cloned();
         if let Some(waker) = first {
@@ -138,24 +131,29 @@ impl Pool {
 }
 
 /// A place among those that wait for memory, until it is dropped. The next one then is the first.
-struct Place<'a> {
-    share: &'a Share,
-    place: u64,
-}
+struct Place<'a>(&'a Share);
 
-impl Place<'_> {
+impl<'a> Place<'a> {
+    fn take(share: &'a Share) -> Self {
+        let next = &share.pool.next_place;
+        share.place.set(Some(next.replace(next.get() + 1)));
+        Self(share)
+    }
+
     fn poll(&self, context: &Context<'_>, fits: impl Fn() -> bool) -> Poll<()> {
-        let pool = &self.share.pool;
-        pool.waiting.borrow_mut().insert(self.place, context.waker().clone());
-        if pool.first() == Some(self.place) && fits() { Poll::Ready(()) } else { Poll::Pending }
+        let Share { pool, place, .. } = self.0;
+        let place = place.get().expect("it is kept until the drop");
+        pool.waiting.borrow_mut().insert(place, context.waker().clone());
+        if self.0.is_next() && fits() { Poll::Ready(()) } else { Poll::Pending }
     }
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        let Share { pool, place, .. } = self.share;
-        place.set(None);
-        pool.waiting.borrow_mut().remove(&self.place);
+        let Share { pool, place, .. } = self.0;
+        if let Some(place) = place.take() {
+            pool.waiting.borrow_mut().remove(&place);
+        }
         pool.wake_first();
     }
 }
