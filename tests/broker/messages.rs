@@ -497,7 +497,7 @@ fn the_work_of_a_shard_is_counted_and_reported() {
     });
 }
 
-/// Remoting reference, 5.22.
+/// Remoting reference, 5.11.
 #[test]
 fn messages_have_a_region_while_there_is_a_topic_for_traces() {
     async fn stored(broker: &Broker<SimDisk>, request: &Produce) -> Vec<Vec<u8>> {
